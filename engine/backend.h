@@ -1,0 +1,118 @@
+/* The operations that forward.c may call; filled by cpu/ (fast), cpu/ref.c (the yardstick) and cuda/.
+ *
+ * Activations between operations come in two forms: plain f32 arrays in memory the backend owns (struct qn_vec), and
+ * `struct qn_act`, the form that the backend's matrix products eat (int8 blocks on the CPU, bf16 or int8 on a card, f32
+ * in ref.c), written by norms, attention and the gated unit so that quantising costs no pass of its own. forward.c only
+ * hands them on.
+ *
+ * BATCH-INVARIANCE is part of every contract: what a row yields is bit-identical for any n_rows, any neighbours, any
+ * number of threads, and for every cut of its prompt into chunks. So each element's sum runs over its inner dimension in
+ * one fixed order, whichever kernel computes it; attention walks a row's positions in one fixed order.
+ *
+ * Shapes are row-major. R = rows of this step. The order of calls is the order of effects. Thread: engine; the backend's
+ * own compute threads are its business. Operations cannot fail: all that can fail fails in open, weight, reserve. */
+#ifndef QN_BACKEND_H
+#define QN_BACKEND_H
+
+#include <stdint.h>
+
+#include "engine/base/err.h"
+#include "engine/model.h"
+
+enum { QN_KV_BLOCK = 16 }; /* tokens of one KV block */
+
+struct qn_backend;
+struct qn_weight;           /* a matrix or vector as the backend wants it */
+struct qn_act;              /* R rows ready for a matrix product */
+struct qn_vec;              /* R rows of f32 */
+
+/* One sequence's share of a step: rows [row0, row0 + n_rows) hold positions [n_ctx - n_rows, n_ctx). */
+struct qn_batch_seq {
+    int row0, n_rows;       /* n_rows >= 1 */
+    int n_ctx;              /* positions that exist once this step's are written */
+    const int32_t *blocks;  /* position p lies in blocks[p / QN_KV_BLOCK] at p % QN_KV_BLOCK */
+};
+
+struct qn_batch {
+    int n_rows, n_seqs;
+    const int32_t *token;   /* [n_rows], each in 0..n_vocab-1 (invariant 2: asserted) */
+    const int32_t *pos;     /* [n_rows] */
+    const struct qn_batch_seq *seqs; /* rows in order, no gaps */
+    int n_out;              /* rows whose logits are wanted */
+    const int32_t *out_row; /* [n_out], ascending */
+};
+
+struct qn_backend_opts {
+    int n_threads;          /* 0: as many as the machine has */
+    const char *isa;        /* NULL: best; "generic", "avx2", "avx512": force (tests) */
+    int kv_blocks;          /* size of the KV pool */
+    int rows_max;           /* most rows of a step */
+    int out_max;            /* most rows of one logits call */
+    int n_ctx;              /* most positions of a sequence */
+    int device;             /* card number */
+};
+
+struct qn_linear {          /* out[R, n_out] = act . w^T (+ bias) */
+    const struct qn_weight *w;
+    const struct qn_weight *bias;  /* NULL: none */
+    struct qn_vec *out;
+};
+
+struct qn_backend_ops {
+    const char *name;       /* "cpu", "cpu-ref", "cuda" */
+
+    /* Copies or repacks t; `vector` is 1 for gains and biases (becomes f32). The tensor's bytes are not needed afterwards
+     * unless *keeps is set to 1 (the weight borrows them). */
+    int (*weight)(struct qn_backend *b, const struct qn_tensor *t, int vector, struct qn_weight **out, int *keeps, struct qn_err *err);
+    void (*weight_free)(struct qn_backend *b, struct qn_weight *w);
+    /* Scratch of `width` f32 (vec) or inputs (act) for rows_max rows; freed with the backend. NULL: no memory. */
+    struct qn_vec *(*vec)(struct qn_backend *b, int width);
+    struct qn_act *(*act)(struct qn_backend *b, int width);
+
+    /* Called once before and after the operations of a step. The batch stays valid between them. */
+    void (*begin)(struct qn_backend *b, const struct qn_batch *batch);
+    void (*end)(struct qn_backend *b);
+
+    /* x[R, d] = scale * row token[r] of w (a token embedding [n_vocab, d], read from the file's own layout). */
+    void (*embed)(struct qn_backend *b, struct qn_vec *x, const struct qn_tensor *w, float scale);
+    /* If y: x += scale * (post ? rmsnorm(y) * post : y). Then, if act: act = rmsnorm(x) * gain. y is [R, d]. */
+    void (*add_norm)(struct qn_backend *b, struct qn_vec *x, const struct qn_vec *y, const struct qn_weight *post, float scale,
+                     const struct qn_weight *gain, float eps, struct qn_act *act);
+    /* n matrices over the same rows, in one go (q, k, v). */
+    void (*linear)(struct qn_backend *b, const struct qn_act *a, const struct qn_linear *l, int n);
+    /* act = kind(a . gate^T) * (a . up^T). */
+    void (*glu)(struct qn_backend *b, const struct qn_act *a, const struct qn_weight *gate, const struct qn_weight *up,
+                enum qn_act_kind kind, struct qn_act *out);
+    /* q [R, n_heads*head_dim], k and v [R, n_kv_heads*head_dim]: RMSNorm of every q and k head if q_norm (gains
+     * [head_dim], eps), RoPE on q and k, then k and v into the layer's KV pages of the batch's sequences. */
+    void (*rope_kv)(struct qn_backend *b, int layer, struct qn_vec *q, struct qn_vec *k, const struct qn_vec *v,
+                    const struct qn_weight *q_norm, const struct qn_weight *k_norm, float eps);
+    /* act [R, n_heads*head_dim] = softmax(scale * q.K^T) V over positions max(0, p - window + 1) .. p of the row's
+     * sequence; head h reads KV head h / (n_heads / n_kv_heads). */
+    void (*attention)(struct qn_backend *b, int layer, const struct qn_vec *q, struct qn_act *out);
+    /* Logits [n, n_vocab] f32 in host memory, valid until the next call: rmsnorm(x[rows[i]]) * gain, times w^T (+ bias),
+     * logit scale and softcap applied. n <= out_max. */
+    const float *(*logits)(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain,
+                           float eps, const struct qn_weight *w, const struct qn_weight *bias);
+
+    /* Copies the first n_tokens of KV block `from` to `to`, all layers (copy on write). Outside begin/end. */
+    void (*kv_copy)(struct qn_backend *b, int32_t from, int32_t to, int n_tokens);
+    /* Runs fn(arg, i) for i in 0..n-1 on the compute threads and returns when all are done (sampling of many rows). */
+    void (*parallel)(struct qn_backend *b, int n, void (*fn)(void *arg, int i), void *arg);
+
+    uint64_t (*bytes)(const struct qn_backend *b, uint64_t *kv_bytes); /* memory held: weights and scratch; KV pool */
+    void (*close)(struct qn_backend *b);
+};
+
+struct qn_backend { /* first member of each backend's own struct */
+    const struct qn_backend_ops *ops;
+    const struct qn_model_desc *desc;
+    struct qn_backend_opts opts;
+    char device_name[64];   /* "cpu avx512-vnni x2" */
+};
+
+/* Each takes desc by reference: it must outlive the backend. */
+int qn_cpu_open(struct qn_backend **out, const struct qn_model_desc *desc, const struct qn_backend_opts *o, struct qn_err *err);
+int qn_cpu_ref_open(struct qn_backend **out, const struct qn_model_desc *desc, const struct qn_backend_opts *o, struct qn_err *err);
+
+#endif

@@ -1,0 +1,137 @@
+/* The engine from outside: tokens in, tokens out. The only header of engine/ that api/ includes (with base/ and
+ * tokenizer.h, sampler.h, which it brings along).
+ *
+ * submit() hands a job over; what comes back is a STREAM: a bounded buffer of records that the engine thread writes and
+ * the consumer (one thread: the loop) reads when it likes. The engine never waits for a consumer: a stream without room
+ * pauses its own request only, and goes on when there is room again. One `wake` call a step (from the engine thread)
+ * tells the loop that some streams have news; qn_engine_poll then calls on_news of each of those, on the loop thread. */
+#ifndef QN_ENGINE_H
+#define QN_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/base/err.h"
+#include "engine/sampler.h"
+#include "engine/tokenizer.h"
+
+enum { QN_STOPS_MAX = 16, QN_STOP_BYTES_MAX = 1024, QN_STREAM_BYTES = 64 * 1024 };
+
+struct qn_engine;
+struct qn_stream;
+
+struct qn_engine_opts {     /* 0 or NULL: the default */
+    const char *model_path;
+    const char *device;     /* "cpu" (default), "cpu-ref" */
+    const char *isa;        /* see backend.h */
+    int n_threads;
+    int n_ctx;              /* default: the model's, at most 8192 */
+    int max_seqs;           /* default 32 */
+    int step_rows;          /* default 512 */
+    int prefill_chunk;      /* default: see engine.c */
+    int64_t kv_bytes;       /* default: see engine.c */
+    int waiting_max;        /* default 1024 requests */
+    int64_t waiting_tokens_max; /* default 4 M */
+    int64_t wait_ms_max;    /* default 0: no limit */
+    int no_prefix_cache;
+    int preempt_every;      /* tests: preempt somebody every n-th step; 0: never */
+    void (*wake)(void *user); /* engine thread; must only signal */
+    void *wake_user;
+};
+
+struct qn_job {             /* everything is copied by submit unless said */
+    const uint32_t *prompt; /* n_prompt >= 1 ids < n_vocab */
+    size_t n_prompt;
+    struct qn_sampling sampling; /* its bias array is copied too */
+    int n_branches;         /* 1..128; branch i draws with (seed, i) */
+    int max_tokens;         /* output bound of each branch; 0: score the prompt only */
+    int min_tokens;
+    int ignore_eos;
+    const char *stop[QN_STOPS_MAX];
+    size_t stop_n[QN_STOPS_MAX]; /* bytes, 1..QN_STOP_BYTES_MAX */
+    int n_stops;
+    const uint32_t *stop_ids;
+    int n_stop_ids;         /* <= QN_STOP_IDS_MAX */
+    int hide_special;       /* 1: control tokens yield no text (skip_special_tokens) */
+    int n_logprobs;         /* -1: none; 0..20 */
+    int prompt_logprobs;    /* -1: none; 0..20: one PROMPT record for each prompt token */
+    int priority_class;
+    int64_t deadline_ns;    /* qn_clock_ns; 0: none */
+    uint64_t tenant, salt;
+    int cache_prompt;       /* 1: use and feed the prefix cache */
+    void (*on_news)(void *user, struct qn_stream *st); /* loop thread, from qn_engine_poll */
+    void *user;
+};
+
+enum qn_event_kind {
+    QN_EV_STARTED,          /* first planned: n_cached is known; nothing was computed yet */
+    QN_EV_PROMPT,           /* one prompt token: id, lp (the first token has no lp: lp->rank is UINT32_MAX) */
+    QN_EV_TOKEN,            /* one sampled token: id, text (whole characters that became certain; may be empty), lp */
+    QN_EV_FINISHED,         /* a branch ended: reason, text (what was still held back) */
+    QN_EV_FAILED,           /* the request ended with `code`; nothing follows */
+};
+
+enum qn_finish { QN_FINISH_STOP /* EOS or a stop id */, QN_FINISH_STOP_STRING, QN_FINISH_LENGTH };
+
+struct qn_event {           /* pointers are valid until the next call for the same stream */
+    enum qn_event_kind kind;
+    int branch;
+    uint32_t id;            /* TOKEN, PROMPT; FINISHED by a stop id: that id */
+    const char *text;       /* TOKEN, FINISHED: valid UTF-8, ends on a character border */
+    size_t n_text;
+    const struct qn_logprobs *lp; /* NULL: not asked for */
+    enum qn_finish reason;
+    int stop_index;         /* STOP_STRING: which of job.stop; else -1 */
+    int n_cached, n_prompt; /* STARTED */
+    int n_output;           /* FINISHED: tokens sampled by this branch, the ending one included */
+    int code;               /* FAILED: QN_E_* (DEADLINE, FULL: waited too long, TOO_LONG, INTERNAL) */
+};
+
+struct qn_engine_info {     /* constant after open */
+    const char *model_name, *arch, *device;
+    uint32_t n_vocab;
+    int n_ctx, n_ctx_train, n_layers, d_model, max_seqs, block_tokens, kv_blocks;
+    uint64_t n_params, weight_bytes;
+    struct qn_str chat_template; /* p NULL: none */
+};
+
+struct qn_hist { uint64_t n, bucket[24]; double sum; }; /* bounds: QN_HIST_* tables in engine.c by name */
+
+struct qn_engine_stats {    /* a consistent snapshot taken once a step */
+    int running, waiting;
+    int64_t waiting_tokens;
+    int kv_total, kv_free, kv_held, kv_cached;
+    uint64_t steps, prompt_tokens, cached_tokens, output_tokens, preemptions, rejected;
+    uint64_t prefix_queries, prefix_hits; /* tokens */
+    uint64_t finished_stop, finished_length, finished_abort, finished_error;
+    int64_t last_step_ns;   /* when the last step ended; 0: none yet */
+    int64_t busy_since_ns;  /* work has been waiting or running without a finished step since then; 0: idle */
+    double step_ms_mean;    /* moving average */
+    double prefill_tok_s, decode_tok_s; /* live rates, moving averages */
+};
+
+/* Opens the model, starts the engine thread. Returns once the model can answer (a warm-up token was made). */
+int qn_engine_open(struct qn_engine **out, const struct qn_engine_opts *o, struct qn_err *err);
+/* Stops after failing every request that is left (QN_E_CLOSED). All streams must be closed by then or right after. */
+void qn_engine_close(struct qn_engine *e);
+
+const struct qn_engine_info *qn_engine_info(const struct qn_engine *e);
+const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e);
+void qn_engine_stats(const struct qn_engine *e, struct qn_engine_stats *out); /* any thread */
+
+/* Loop thread. Checks everything (every id < n_vocab, ranges, context) and queues the job. On success *out is the
+ * consumer's until qn_stream_close. QN_E_RANGE, QN_E_TOO_LONG, QN_E_FULL (queue bound), QN_E_CLOSED (draining), QN_E_NOMEM. */
+int qn_engine_submit(struct qn_engine *e, const struct qn_job *job, struct qn_stream **out, struct qn_err *err);
+/* Loop thread, after wake: calls on_news for every stream with news. */
+void qn_engine_poll(struct qn_engine *e);
+/* New jobs are refused from now on (QN_E_CLOSED); running ones go on. Any thread. */
+void qn_engine_drain(struct qn_engine *e);
+
+/* Loop thread. 1: *ev holds the next record. 0: nothing now. After a FINISHED of every branch or a FAILED: always 0. */
+int qn_stream_next(struct qn_stream *st, struct qn_event *ev);
+/* 1 when a record is waiting. */
+int qn_stream_ready(const struct qn_stream *st);
+/* Stops the request if it still runs (within one step) and gives the stream back. No on_news after this. */
+void qn_stream_close(struct qn_stream *st);
+
+#endif

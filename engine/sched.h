@@ -1,0 +1,148 @@
+/* Continuous batching: who runs, who waits, who yields. Pure: clock, counts and jobs in, a plan out.
+ *
+ * A GROUP is one request: a prompt and n branches that share its prefill and its blocks (copy on write). A SEQ is one
+ * branch. One step has a budget of rows: running decodes first, then prefill chunks, all in one mixed batch. Order by
+ * class (0 is the highest), then earliest deadline, then fair share between tenants (virtual token counters, VTC, OSDI
+ * 2024), then arrival. When blocks run out the lowest class yields, youngest first, by dropping its blocks (recompute).
+ * The queue is bounded in requests and tokens.
+ *
+ *        admit            plan: blocks found          all prompt rows computed
+ *   ─────────> WAITING ──────────────────> PREFILL ───────────────────────> DECODE ──> finished by the engine
+ *                 ^                            │ preempted                      │
+ *                 └────────────────────────────┴────────────────────────────────┘
+ *
+ * Thread: engine, except qn_group_new/free before admit (any). No allocation after qn_group_new. */
+#ifndef QN_SCHED_H
+#define QN_SCHED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/base/err.h"
+#include "engine/kvcache.h"
+
+enum { QN_CLASSES = 4, QN_BRANCHES_MAX = 128 };
+
+enum qn_seq_state { QN_SEQ_WAITING, QN_SEQ_PREFILL, QN_SEQ_DECODE, QN_SEQ_DONE };
+
+struct qn_group;
+
+struct qn_seq { /* read by the engine; written by sched.c only, but for `user` */
+    struct qn_group *group;
+    int branch;
+    enum qn_seq_state state;
+    int32_t *tokens;        /* prompt then output; room for n_prompt + max_tokens */
+    int n_tokens;
+    int n_computed;         /* leading tokens whose KV is written */
+    int32_t *blocks;
+    int n_blocks;
+    void *user;             /* the engine's stream of this branch */
+};
+
+struct qn_group_spec {
+    const int32_t *prompt;  /* copied */
+    int n_prompt;           /* >= 1 */
+    int max_tokens;         /* output bound of each branch, >= 0; n_prompt + max_tokens <= n_ctx */
+    int n_branches;         /* 1..QN_BRANCHES_MAX */
+    int priority_class;     /* 0..QN_CLASSES-1 */
+    int64_t deadline_ns;    /* 0: none; past it the group is dropped wherever it is */
+    uint64_t tenant;        /* fair share */
+    uint64_t salt;          /* prefix cache isolation */
+    int cache_prompt;       /* 0: neither look up nor publish */
+    int score_prompt;       /* logits of every prompt row are wanted: no prefix hits, rows from position 0 */
+    void *user;             /* the engine's request */
+};
+
+struct qn_group {
+    struct qn_group_spec spec; /* spec.prompt points at own memory */
+    struct qn_seq *seqs;       /* [n_branches]; branches 1.. come to life when the prompt is computed */
+    int n_alive;               /* branches not DONE */
+    int n_cached;              /* prompt tokens found in the prefix cache when it first started */
+    int started;               /* 1 once it has been planned for the first time */
+    int n_preempted;
+    int64_t arrived_ns, started_ns;
+    struct qn_group *next, *prev; /* sched.c's */
+    uint64_t order;            /* sched.c's: arrival number */
+};
+
+/* Allocates a group with everything it will ever need. QN_E_NOMEM, QN_E_RANGE. Any thread. */
+int qn_group_new(struct qn_group **out, const struct qn_group_spec *spec);
+void qn_group_free(struct qn_group *g);
+
+struct qn_sched_cfg {
+    int step_rows_max;      /* budget of one step */
+    int prefill_chunk_max;  /* most prefill rows of one step while somebody decodes; 0: step_rows_max */
+    int seqs_max;           /* most sequences running at once */
+    int waiting_max;        /* groups that may wait */
+    int64_t waiting_tokens_max;
+    int64_t wait_ns_max;    /* a group that has not started by then is dropped; 0: no limit */
+    int n_ctx;
+    int block_tokens;
+    int reserved_seqs[QN_CLASSES];   /* slots kept for a class and those above it */
+    int reserved_blocks[QN_CLASSES];
+    /* May this seq run now? (its output buffer has room). NULL: always. */
+    int (*may_run)(const struct qn_seq *seq);
+};
+
+enum qn_drop_reason { QN_DROP_DEADLINE, QN_DROP_WAIT, QN_DROP_NO_BLOCKS /* can never fit */ };
+
+struct qn_plan_item {       /* rows [start, start + n_rows) of the seq's tokens are computed in this step */
+    struct qn_seq *seq;
+    int start, n_rows;
+    int logits;             /* how many of the last rows need logits: 0, 1, or n_rows (score_prompt) */
+};
+
+struct qn_plan_copy {
+    int32_t from, to;
+    int n_tokens;
+};
+
+struct qn_plan_drop {
+    struct qn_group *group; /* no longer known to the scheduler; the engine owns it again */
+    enum qn_drop_reason reason;
+};
+
+struct qn_plan {            /* valid until the next plan() */
+    int n_items, n_rows;
+    const struct qn_plan_item *items; /* decodes first */
+    int n_copies;
+    const struct qn_plan_copy *copies; /* to be done before the step, in order */
+    int n_drops;
+    const struct qn_plan_drop *drops;
+    int n_started;
+    struct qn_group *const *started;  /* planned for the first time */
+    int n_preempted;
+    int64_t wake_ns;        /* with no items: when to plan again without an event (a deadline); 0: only on an event */
+};
+
+struct qn_sched_counts {
+    int waiting, running;   /* groups waiting; sequences that hold a slot */
+    int64_t waiting_tokens;
+    uint64_t preemptions, rejected, dropped;
+};
+
+struct qn_sched;
+
+int qn_sched_open(struct qn_sched **out, const struct qn_sched_cfg *cfg, struct qn_kvcache *kv);
+void qn_sched_close(struct qn_sched *s);
+
+/* Takes `g` on success; on error the caller still owns it. QN_E_FULL: waiting_max or waiting_tokens_max is met.
+ * QN_E_TOO_LONG: it could never fit. */
+int qn_sched_admit(struct qn_sched *s, struct qn_group *g, int64_t now_ns);
+/* Plans a step. Blocks for every row are allocated. */
+const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns);
+/* The planned rows were computed: publishes full blocks, and when a prompt is complete turns its group's branches into
+ * DECODE (forking them over shared blocks). */
+void qn_sched_computed(struct qn_sched *s, const struct qn_plan *p);
+/* Adds a sampled token to a seq in DECODE whose rows are all computed. */
+void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token);
+/* Ends one branch: its blocks go back (full ones stay cached). Returns 1 when it was the group's last: the group is then
+ * out of the scheduler and the engine's to free. */
+int qn_sched_finish(struct qn_sched *s, struct qn_seq *q);
+/* Takes the whole group out, wherever it is. The engine frees it. */
+void qn_sched_remove(struct qn_sched *s, struct qn_group *g);
+void qn_sched_counts(const struct qn_sched *s, struct qn_sched_counts *out);
+/* NULL, or what is broken (tests). */
+const char *qn_sched_audit(const struct qn_sched *s);
+
+#endif

@@ -43,7 +43,7 @@ TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_C))
 FUZZERS := $(patsubst %_fuzz.c,$(B)/fuzz/%,$(FUZZ_C))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_C))
 
-.PHONY: all help run deps test unit asan ubsan tsan fuzz fuzzers golden bench format lint install clean tests benches
+.PHONY: all libs help run deps test unit asan ubsan tsan fuzz fuzzers golden bench format lint install clean tests benches
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -87,6 +87,7 @@ format: ## clang-format over our sources
 lint: ## warnings as errors, cppcheck, include arrows, manual pages and unit file
 	@scripts/lint.sh
 
+libs: $(LIBS)
 tests: $(TESTS) $(FUZZERS)
 benches: $(BENCHES)
 fuzzers: $(FUZZERS)

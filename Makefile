@@ -120,7 +120,7 @@ $(B)/libquern-engine.a: $(call obj,$(ENGINE_C))
 $(B)/libquern-api.a: $(call obj,$(API_C))
 $(B)/libquern-server.a: $(call obj,$(SERVER_C))
 $(B)/lib%.a:
-	@rm -f $@; ar rcs $@ $^
+	@mkdir -p $(@D); rm -f $@; ar rcs $@ $^
 
 # libquern-server.a defines functions that libmicrohttpd must find in the executable (server/mhd_errors.c), hence
 # -rdynamic and --whole-archive for it.

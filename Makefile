@@ -138,9 +138,9 @@ $(B)/fuzz/%: $(B)/%_fuzz.o $(B)/tests/fuzz/replay.o $(LIBS)
 	@$(LINK) -o $@ $< $(B)/tests/fuzz/replay.o $(LIBS) $(PKG_LIBS) -lm -ldl
 $(B)/%_fuzz.o: ALL_CFLAGS += $(PKG_CFLAGS)
 
-$(B)/bench/%: $(B)/tests/bench/%.o $(LIBS)
+$(B)/bench/%: $(B)/tests/bench/%.o $(call obj,$(TEST_LIB_C)) $(LIBS)
 	@mkdir -p $(@D)
 	@echo "  ld $@"
-	@$(LINK) -o $@ $< $(LIBS) $(PKG_LIBS) -lm -ldl
+	@$(LINK) -o $@ $< $(call obj,$(TEST_LIB_C)) $(LIBS) $(PKG_LIBS) -lm -ldl
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

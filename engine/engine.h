@@ -112,7 +112,7 @@ struct qn_engine_stats {    /* a consistent snapshot taken once a step */
 
 /* Opens the model, starts the engine thread. Returns once the model can answer (a warm-up token was made). */
 int qn_engine_open(struct qn_engine **out, const struct qn_engine_opts *o, struct qn_err *err);
-/* Stops after failing every request that is left (QN_E_CLOSED). All streams must be closed by then or right after. */
+/* Stops the thread and frees everything. All streams must have been closed. */
 void qn_engine_close(struct qn_engine *e);
 
 const struct qn_engine_info *qn_engine_info(const struct qn_engine *e);

@@ -141,6 +141,8 @@ void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token);
 int qn_sched_finish(struct qn_sched *s, struct qn_seq *q);
 /* Takes the whole group out, wherever it is. The engine frees it. */
 void qn_sched_remove(struct qn_sched *s, struct qn_group *g);
+/* Tests: makes the lowest class, youngest running sequence yield now. Returns 1 if there was one. */
+int qn_sched_preempt_one(struct qn_sched *s);
 void qn_sched_counts(const struct qn_sched *s, struct qn_sched_counts *out);
 /* NULL, or what is broken (tests). */
 const char *qn_sched_audit(const struct qn_sched *s);

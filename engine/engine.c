@@ -1,0 +1,303 @@
+/* Life of an engine and the loop thread's side of it: open, submit, poll, close. The work itself is step.c's.
+ *
+ * A submission is checked completely here, on the caller's thread, and everything that the request will ever need is
+ * allocated here, so the engine thread neither allocates nor finds a bad number. The queue is bounded here too, by two
+ * atomic counts, so that a refusal is immediate. */
+#include "engine/engine_impl.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/rng.h"
+
+enum {
+    CTX_DEFAULT = 8192, SEQS_DEFAULT = 32, ROWS_DEFAULT = 512, CHUNK_DEFAULT = 256, WAITING_DEFAULT = 1024,
+    KV_CONTEXTS_DEFAULT = 4, OUT_ROWS_MAX = 64, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
+};
+static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
+
+/* --- opening ------------------------------------------------------------------------------------------------------ */
+
+static int check_opts(struct qn_engine *e, struct qn_err *err) {
+    struct qn_engine_opts *o = &e->opts;
+    if (!o->model_path) return qn_fail(err, QN_E_RANGE, "no model given");
+    if (!o->max_seqs) o->max_seqs = SEQS_DEFAULT;
+    if (!o->step_rows) o->step_rows = ROWS_DEFAULT;
+    if (!o->prefill_chunk) o->prefill_chunk = CHUNK_DEFAULT;
+    if (!o->waiting_max) o->waiting_max = WAITING_DEFAULT;
+    if (!o->waiting_tokens_max) o->waiting_tokens_max = WAITING_TOKENS_DEFAULT;
+    if (o->max_seqs < 1 || o->max_seqs > SEQS_MOST) return qn_fail(err, QN_E_RANGE, "max_seqs %d: 1..%d", o->max_seqs, SEQS_MOST);
+    if (o->step_rows < 1 || o->step_rows > ROWS_MOST) return qn_fail(err, QN_E_RANGE, "step_rows %d: 1..%d", o->step_rows, ROWS_MOST);
+    if (o->step_rows < o->max_seqs) o->step_rows = o->max_seqs;
+    if (o->prefill_chunk > o->step_rows) o->prefill_chunk = o->step_rows;
+    if (o->prefill_chunk < 1) return qn_fail(err, QN_E_RANGE, "prefill_chunk %d: 1..step_rows", o->prefill_chunk);
+    if (o->n_ctx < 0 || o->n_ctx > CTX_MOST) return qn_fail(err, QN_E_RANGE, "ctx %d: 1..%d", o->n_ctx, CTX_MOST);
+    if (o->kv_bytes < 0) return qn_fail(err, QN_E_RANGE, "kv_bytes: 0 or more");
+    return 0;
+}
+
+/* The pool's size: what was asked for, else four contexts, bounded by a quarter of the machine's memory and by what
+ * max_seqs full contexts could ever use. At least one context. */
+static int pool_blocks(const struct qn_engine *e, struct qn_err *err) {
+    const struct qn_model_desc *d = &e->model->desc;
+    int64_t token_bytes = 2LL * d->n_layers * d->n_kv_heads * d->head_dim * 2; /* K and V in 16 bits */
+    int64_t ram = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    int64_t tokens = (int64_t)KV_CONTEXTS_DEFAULT * e->info.n_ctx;
+    if (tokens > ram / 4 / token_bytes) tokens = ram / 4 / token_bytes;
+    if (e->opts.kv_bytes) tokens = e->opts.kv_bytes / token_bytes;
+    int64_t most = (int64_t)e->opts.max_seqs * (e->info.n_ctx + QN_KV_BLOCK);
+    if (tokens > most) tokens = most;
+    int64_t blocks = tokens / QN_KV_BLOCK, least = (e->info.n_ctx + QN_KV_BLOCK - 1) / QN_KV_BLOCK + 1;
+    if (blocks < least && e->opts.kv_bytes)
+        return qn_fail(err, QN_E_RANGE, "kv_bytes holds %lld tokens, but one context of %d needs %lld bytes", (long long)tokens,
+                       e->info.n_ctx, (long long)(least * QN_KV_BLOCK * token_bytes));
+    if (blocks < least) blocks = least;
+    if (blocks > INT_MAX / QN_KV_BLOCK) return qn_fail(err, QN_E_RANGE, "a KV pool of %lld blocks is too large", (long long)blocks);
+    return (int)blocks;
+}
+
+static int find_ends(struct qn_engine *e) {
+    uint32_t n = qn_tokenizer_n_vocab(e->tok);
+    for (int pass = 0; pass < 2; pass++) {
+        int k = 0;
+        for (uint32_t id = 0; id < n && id < e->info.n_vocab; id++)
+            if (qn_tokenizer_ends(e->tok, id)) {
+                if (pass) e->ends[k] = id;
+                k++;
+            }
+        if (!pass && !(e->ends = calloc((size_t)k + 1, sizeof *e->ends))) return QN_E_NOMEM;
+        e->n_ends = k;
+    }
+    return 0;
+}
+
+static void fill_info(struct qn_engine *e) {
+    const struct qn_model_desc *d = &e->model->desc;
+    e->info = (struct qn_engine_info){
+        .model_name = d->name, .arch = d->arch, .n_vocab = (uint32_t)d->n_vocab, .n_ctx_train = d->n_ctx_train,
+        .n_layers = d->n_layers, .d_model = d->d_model, .max_seqs = e->opts.max_seqs, .block_tokens = QN_KV_BLOCK,
+        .n_params = d->n_params, .weight_bytes = d->weight_bytes, .chat_template = e->model->chat_template,
+    };
+    e->info.n_ctx = e->opts.n_ctx ? e->opts.n_ctx : d->n_ctx_train < CTX_DEFAULT ? d->n_ctx_train : CTX_DEFAULT;
+}
+
+static int open_model(struct qn_engine *e, struct qn_err *err) {
+    int rc = qn_model_open(&e->model, e->opts.model_path, err);
+    if (rc == 0) rc = qn_tokenizer_open(&e->tok, e->model->gguf, err);
+    if (rc < 0) return rc;
+    fill_info(e);
+    /* Padded output matrices are common (more rows than tokens); the other way round ids would have no row. */
+    if (qn_tokenizer_n_vocab(e->tok) > e->info.n_vocab)
+        return qn_fail(err, QN_E_DATA, "the tokenizer has %u tokens, the model only %u", qn_tokenizer_n_vocab(e->tok), e->info.n_vocab);
+    e->info.n_vocab = qn_tokenizer_n_vocab(e->tok);
+    return find_ends(e);
+}
+
+static int open_backend(struct qn_engine *e, struct qn_err *err) {
+    int blocks = pool_blocks(e, err);
+    if (blocks < 0) return blocks;
+    e->info.kv_blocks = blocks;
+    e->out_max = e->opts.max_seqs < OUT_ROWS_MAX ? e->opts.max_seqs : OUT_ROWS_MAX;
+    struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .isa = e->opts.isa, .kv_blocks = blocks, .rows_max = e->opts.step_rows,
+                                .out_max = e->out_max, .n_ctx = e->info.n_ctx};
+    const char *device = e->opts.device ? e->opts.device : "cpu";
+    int rc;
+    if (!strcmp(device, "cpu") || !strcmp(device, "auto")) rc = qn_cpu_open(&e->backend, &e->model->desc, &o, err);
+    else if (!strcmp(device, "cpu-ref")) rc = qn_cpu_ref_open(&e->backend, &e->model->desc, &o, err);
+    else rc = qn_fail(err, QN_E_UNSUPPORTED, "device '%s' is not one of cpu, cpu-ref, auto", device);
+    if (rc < 0) return rc;
+    e->info.device = e->backend->device_name;
+    return qn_forward_open(&e->forward, e->model, e->backend, err);
+}
+
+static int may_run(const struct qn_seq *q) {
+    struct qn_stream *st = q->group->spec.user;
+    return qn_stream_has_room(st);
+}
+
+static int open_sched(struct qn_engine *e, struct qn_err *err) {
+    uint64_t secret[2];
+    if (qn_rng_bytes(secret, sizeof secret) < 0) return qn_fail(err, QN_E_IO, "getrandom failed");
+    int rc = qn_kvcache_open(&e->kv, e->info.kv_blocks, QN_KV_BLOCK, secret);
+    if (rc < 0) return qn_fail(err, rc, "no memory for %d KV blocks", e->info.kv_blocks);
+    struct qn_sched_cfg cfg = {
+        .step_rows_max = e->opts.step_rows, .prefill_chunk_max = e->opts.prefill_chunk, .seqs_max = e->opts.max_seqs,
+        /* The queue is bounded by qn_engine_submit; here only the sum of both bounds may wait. */
+        .waiting_max = e->opts.waiting_max + e->opts.max_seqs + 1, .waiting_tokens_max = INT64_MAX / 2,
+        .wait_ns_max = e->opts.wait_ms_max * QN_MS, .n_ctx = e->info.n_ctx, .block_tokens = QN_KV_BLOCK, .may_run = may_run,
+    };
+    rc = qn_sched_open(&e->sched, &cfg, e->kv);
+    return rc < 0 ? qn_fail(err, rc, "no memory for the scheduler") : 0;
+}
+
+static int start_thread(struct qn_engine *e, struct qn_err *err) {
+    int rc = pthread_create(&e->thread, NULL, qn_engine_thread, e);
+    if (rc) return qn_fail(err, QN_E_IO, "no engine thread: %s", strerror(rc));
+    pthread_setname_np(e->thread, "quern-engine");
+    e->thread_runs = 1;
+    return 0;
+}
+
+int qn_engine_open(struct qn_engine **out, const struct qn_engine_opts *o, struct qn_err *err) {
+    struct qn_engine *e = calloc(1, sizeof *e);
+    if (!e) return qn_fail(err, QN_E_NOMEM, "no memory for the engine");
+    e->opts = *o;
+    int rc = check_opts(e, err);
+    if (rc == 0) rc = open_model(e, err);
+    if (rc == 0) rc = open_backend(e, err);
+    if (rc == 0) rc = open_sched(e, err);
+    if (rc == 0) rc = qn_engine_step_open(e, err);
+    if (rc == 0) rc = start_thread(e, err);
+    if (rc < 0) {
+        qn_fail(err, rc, "the engine could not start (%s)", qn_err_name(rc));
+        qn_engine_close(e);
+    } else {
+        *out = e;
+    }
+    return rc;
+}
+
+static void free_list(struct qn_stream *st, size_t next_offset) {
+    while (st) {
+        struct qn_stream *next = *(struct qn_stream **)(void *)((char *)st + next_offset);
+        qn_stream_free(st);
+        st = next;
+    }
+}
+
+void qn_engine_close(struct qn_engine *e) {
+    if (!e) return;
+    if (e->thread_runs) {
+        atomic_store(&e->stop, 1);
+        qn_engine_nudge(e);
+        pthread_join(e->thread, NULL);
+    }
+    free_list(atomic_exchange(&e->dead, NULL), offsetof(struct qn_stream, next_dead));
+    qn_sched_close(e->sched);
+    qn_kvcache_close(e->kv);
+    qn_engine_step_close(e);
+    qn_forward_close(e->forward);
+    if (e->backend) e->backend->ops->close(e->backend);
+    qn_tokenizer_close(e->tok);
+    qn_model_close(e->model);
+    free(e->ends);
+    free(e);
+}
+
+const struct qn_engine_info *qn_engine_info(const struct qn_engine *e) { return &e->info; }
+const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e) { return e->tok; }
+void qn_engine_drain(struct qn_engine *e) { atomic_store(&e->draining, 1); }
+
+/* --- submitting --------------------------------------------------------------------------------------------------- */
+
+void qn_engine_nudge(struct qn_engine *e) {
+    atomic_fetch_add(&e->signal, 1);
+    if (atomic_load(&e->asleep)) syscall(SYS_futex, &e->signal, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static int check_lists(const struct qn_engine *e, const struct qn_job *j, struct qn_err *err) {
+    for (int i = 0; i < j->n_stop_ids; i++)
+        if (j->stop_ids[i] >= e->info.n_vocab)
+            return qn_fail(err, QN_E_RANGE, "stop_token_ids[%d]: 0..%u", i, e->info.n_vocab - 1);
+    for (int i = 0; i < j->n_stops; i++)
+        if (j->stop_n[i] < 1 || j->stop_n[i] > QN_STOP_BYTES_MAX)
+            return qn_fail(err, QN_E_RANGE, "stop[%d]: 1..%d bytes", i, QN_STOP_BYTES_MAX);
+    for (size_t i = 0; i < j->n_prompt; i++)
+        if (j->prompt[i] >= e->info.n_vocab) return qn_fail(err, QN_E_RANGE, "prompt token %zu: 0..%u", i, e->info.n_vocab - 1);
+    return 0;
+}
+
+static int check_job(const struct qn_engine *e, const struct qn_job *j, struct qn_err *err) {
+    int n_ctx = e->info.n_ctx;
+    if (j->n_prompt < 1) return qn_fail(err, QN_E_RANGE, "the prompt is empty");
+    if (j->max_tokens < 0) return qn_fail(err, QN_E_RANGE, "max_tokens: 0 or more");
+    if (j->n_prompt > (size_t)n_ctx || j->max_tokens > n_ctx || j->n_prompt + (size_t)j->max_tokens > (size_t)n_ctx)
+        return qn_fail(err, QN_E_TOO_LONG, "%zu prompt tokens and %d to generate do not fit a context of %d", j->n_prompt, j->max_tokens, n_ctx);
+    if (j->n_branches < 1 || j->n_branches > QN_BRANCHES_MAX || j->n_branches > e->opts.max_seqs)
+        return qn_fail(err, QN_E_RANGE, "n: 1..%d", e->opts.max_seqs < QN_BRANCHES_MAX ? e->opts.max_seqs : QN_BRANCHES_MAX);
+    if (j->n_stops < 0 || j->n_stops > QN_STOPS_MAX) return qn_fail(err, QN_E_RANGE, "stop: at most %d strings", QN_STOPS_MAX);
+    if (j->n_stop_ids < 0 || j->n_stop_ids > QN_STOP_IDS_MAX) return qn_fail(err, QN_E_RANGE, "stop_token_ids: at most %d", QN_STOP_IDS_MAX);
+    if (j->n_logprobs < -1 || j->n_logprobs > QN_LOGPROBS_MAX || j->prompt_logprobs < -1 || j->prompt_logprobs > QN_LOGPROBS_MAX)
+        return qn_fail(err, QN_E_RANGE, "logprobs: 0..%d", QN_LOGPROBS_MAX);
+    if (j->priority_class < 0 || j->priority_class >= QN_CLASSES) return qn_fail(err, QN_E_RANGE, "class: 0..%d", QN_CLASSES - 1);
+    if (j->min_tokens < 0 || j->min_tokens > j->max_tokens) return qn_fail(err, QN_E_RANGE, "min_tokens: 0..max_tokens");
+    int rc = check_lists(e, j, err);
+    return rc < 0 ? rc : qn_sampling_check(&j->sampling, e->info.n_vocab, err);
+}
+
+/* Counts the job as pending if the queue's bounds allow it. Slots that stand free do not count as queue. */
+static int queue_it(struct qn_engine *e, const struct qn_job *j) {
+    int free_slots = e->opts.max_seqs - atomic_load(&e->running);
+    int before = atomic_fetch_add(&e->pending, 1);
+    int64_t tokens = atomic_fetch_add(&e->pending_tokens, (int64_t)j->n_prompt);
+    if (before < e->opts.waiting_max + (free_slots > 0 ? free_slots : 0) &&
+        (before == 0 || tokens + (int64_t)j->n_prompt <= e->opts.waiting_tokens_max)) return 0;
+    atomic_fetch_sub(&e->pending, 1);
+    atomic_fetch_sub(&e->pending_tokens, (int64_t)j->n_prompt);
+    atomic_fetch_add(&e->rejected, 1);
+    return QN_E_FULL;
+}
+
+#define PUSH(list, st, member)                                                              \
+    do {                                                                                    \
+        struct qn_stream *old_ = atomic_load_explicit(&(list), memory_order_relaxed);       \
+        do (st)->member = old_;                                                             \
+        while (!atomic_compare_exchange_weak(&(list), &old_, (st)));                        \
+    } while (0)
+
+int qn_engine_submit(struct qn_engine *e, const struct qn_job *job, struct qn_stream **out, struct qn_err *err) {
+    int rc = check_job(e, job, err);
+    if (rc < 0) return rc;
+    if (atomic_load(&e->draining) || atomic_load(&e->stop)) return qn_fail(err, QN_E_CLOSED, "the server is shutting down");
+    if (queue_it(e, job) < 0) return qn_fail(err, QN_E_FULL, "the queue is full (%d requests or %lld tokens wait)", e->opts.waiting_max,
+                                             (long long)e->opts.waiting_tokens_max);
+    struct qn_stream *st = NULL;
+    rc = qn_stream_new(&st, e, job, e->tok, e->ends, e->n_ends, e->opts.step_rows);
+    if (rc < 0) {
+        atomic_fetch_sub(&e->pending, 1);
+        atomic_fetch_sub(&e->pending_tokens, (int64_t)job->n_prompt);
+        return qn_fail(err, rc, "no memory for the request");
+    }
+    st->counted = 1;
+    int64_t none = 0;
+    atomic_compare_exchange_strong(&e->submitted_since, &none, qn_clock_ns());
+    PUSH(e->submitted, st, next_submitted);
+    qn_engine_nudge(e);
+    *out = st;
+    return 0;
+}
+
+void qn_stream_close(struct qn_stream *st) {
+    if (!st) return;
+    struct qn_engine *e = st->engine;
+    st->closed = 1;
+    PUSH(e->closed, st, next_closed);
+    qn_engine_nudge(e);
+}
+
+/* --- news --------------------------------------------------------------------------------------------------------- */
+
+void qn_engine_poll(struct qn_engine *e) {
+    /* The dead are taken before the news: whatever died was told of before, so no news can name a freed stream. */
+    struct qn_stream *dead = atomic_exchange(&e->dead, NULL);
+    struct qn_stream *list = atomic_exchange(&e->news, NULL), *news = NULL;
+    while (list) { /* oldest first */
+        struct qn_stream *next = list->next_news;
+        list->next_news = news;
+        news = list;
+        list = next;
+    }
+    while (news) {
+        struct qn_stream *st = news;
+        news = st->next_news;
+        atomic_store(&st->queued, 0);
+        if (!st->closed && st->job.on_news) st->job.on_news(st->job.user, st);
+    }
+    free_list(dead, offsetof(struct qn_stream, next_dead));
+}

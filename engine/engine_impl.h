@@ -1,0 +1,72 @@
+/* The engine's inside, shared by engine.c (life, the loop's side), step.c (the engine thread's work) and stats.c.
+ *
+ * Who owns what: the loop thread owns the consumer's side of every stream; the engine thread owns model scratch, cache,
+ * plan and the producer's side. They meet in four lists that any number of threads may push to and one takes whole
+ * (submitted and closed streams down; news and dead streams up) and in the rings of the streams. */
+#ifndef QN_ENGINE_IMPL_H
+#define QN_ENGINE_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine/forward.h"
+#include "engine/stream.h"
+
+enum { QN_SAMPLERS_MAX = 64, QN_STATS_WORDS = (sizeof(struct qn_engine_stats) + 7) / 8 };
+
+struct qn_pick {            /* one logits row to be sampled or scored; filled before the compute threads run */
+    struct qn_stream *st;
+    struct qn_seq *seq;
+    int branch, logits_row; /* row of the logits call */
+    int32_t score_id;       /* >= 0: score this prompt token instead of sampling */
+    uint32_t position;
+    int copy;               /* others sample from the same logits row */
+    int32_t id;             /* out */
+    struct qn_logprobs lp;  /* out */
+};
+
+struct qn_engine {
+    struct qn_engine_opts opts;
+    struct qn_engine_info info;
+    struct qn_model *model;
+    struct qn_tokenizer *tok;
+    struct qn_backend *backend;
+    struct qn_forward *forward;
+    struct qn_kvcache *kv;
+    struct qn_sched *sched;
+    uint32_t *ends;         /* ids that end generation */
+    int n_ends;
+
+    pthread_t thread;
+    int thread_runs;
+    _Atomic uint32_t signal; /* futex: counts reasons to look around */
+    _Atomic int asleep, stop, draining;
+    _Atomic(struct qn_stream *) submitted, closed, news, dead;
+    _Atomic int64_t submitted_since; /* when the oldest submission that the engine has not seen was made; 0: none */
+    _Atomic int pending;             /* requests that have not started */
+    _Atomic int64_t pending_tokens;
+    _Atomic int running;
+    _Atomic uint64_t rejected;
+
+    /* Engine thread. */
+    int out_max, n_samplers, told; /* told: some stream got news in this step */
+    struct qn_sampler *samplers[QN_SAMPLERS_MAX];
+    float *sampler_row[QN_SAMPLERS_MAX];
+    _Atomic int sampler_busy[QN_SAMPLERS_MAX];
+    int32_t *tokens, *positions, *out_rows;
+    struct qn_batch_seq *batch_seqs;
+    struct qn_pick *picks;
+    const float *logits;
+    struct qn_engine_stats now;
+    _Atomic uint32_t stats_version;
+    _Atomic uint64_t stats_words[QN_STATS_WORDS];
+};
+
+/* step.c */
+void *qn_engine_thread(void *engine);
+int qn_engine_step_open(struct qn_engine *e, struct qn_err *err); /* scratch, and the warm-up token */
+void qn_engine_step_close(struct qn_engine *e);
+/* stats.c */
+void qn_engine_publish(struct qn_engine *e);
+
+#endif

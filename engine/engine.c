@@ -18,7 +18,7 @@
 
 enum {
     CTX_DEFAULT = 8192, SEQS_DEFAULT = 32, ROWS_DEFAULT = 512, CHUNK_DEFAULT = 256, WAITING_DEFAULT = 1024,
-    KV_CONTEXTS_DEFAULT = 4, OUT_ROWS_MAX = 64, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
+    KV_CONTEXTS_DEFAULT = 4, OUT_ROWS_MAX = 64, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
 };
 static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
 
@@ -96,6 +96,8 @@ static int open_model(struct qn_engine *e, struct qn_err *err) {
     if (qn_tokenizer_n_vocab(e->tok) > e->info.n_vocab)
         return qn_fail(err, QN_E_DATA, "the tokenizer has %u tokens, the model only %u", qn_tokenizer_n_vocab(e->tok), e->info.n_vocab);
     e->info.n_vocab = qn_tokenizer_n_vocab(e->tok);
+    if (qn_tokenizer_piece_max(e->tok) > PIECE_BYTES_MAX) /* stream.c's records count on it */
+        return qn_fail(err, QN_E_UNSUPPORTED, "a token of %zu bytes: at most %d", qn_tokenizer_piece_max(e->tok), PIECE_BYTES_MAX);
     return find_ends(e);
 }
 

@@ -119,6 +119,7 @@ $(B)/%.o: %.c
 $(B)/libquern-engine.a: $(call obj,$(ENGINE_C))
 $(B)/libquern-api.a: $(call obj,$(API_C))
 $(B)/libquern-server.a: $(call obj,$(SERVER_C))
+$(B)/libtest.a: $(call obj,$(TEST_LIB_C))
 $(B)/lib%.a:
 	@mkdir -p $(@D); rm -f $@; ar rcs $@ $^
 
@@ -128,9 +129,9 @@ $(B)/quernd: $(B)/server/main.o $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< -Wl,--whole-archive $(B)/libquern-server.a -Wl,--no-whole-archive $(B)/libquern-api.a $(B)/libquern-engine.a $(PKG_LIBS) -lm -ldl
 
-$(B)/tests/%: $(B)/tests/%.o $(B)/tests/run.o $(call obj,$(TEST_LIB_C)) $(LIBS)
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
-	@$(LINK) -rdynamic -o $@ $< $(B)/tests/run.o $(call obj,$(TEST_LIB_C)) $(LIBS) $(PKG_LIBS) -lm -ldl
+	@$(LINK) -rdynamic -o $@ $< $(B)/tests/run.o $(B)/libtest.a $(LIBS) $(PKG_LIBS) -lm -ldl
 
 $(B)/fuzz/%: $(B)/%_fuzz.o $(B)/tests/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)
@@ -138,9 +139,9 @@ $(B)/fuzz/%: $(B)/%_fuzz.o $(B)/tests/fuzz/replay.o $(LIBS)
 	@$(LINK) -o $@ $< $(B)/tests/fuzz/replay.o $(LIBS) $(PKG_LIBS) -lm -ldl
 $(B)/%_fuzz.o: ALL_CFLAGS += $(PKG_CFLAGS)
 
-$(B)/bench/%: $(B)/tests/bench/%.o $(call obj,$(TEST_LIB_C)) $(LIBS)
+$(B)/bench/%: $(B)/tests/bench/%.o $(B)/libtest.a $(LIBS)
 	@mkdir -p $(@D)
 	@echo "  ld $@"
-	@$(LINK) -o $@ $< $(call obj,$(TEST_LIB_C)) $(LIBS) $(PKG_LIBS) -lm -ldl
+	@$(LINK) -o $@ $< $(B)/libtest.a $(LIBS) $(PKG_LIBS) -lm -ldl
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -4,7 +4,8 @@
  * every call (invariant 3). A full block can be published under a key that chains its parent's identity, its 16 tokens and
  * the owner's salt, keyed with a per-boot secret; a lookup compares the tokens themselves, not only the hash, and the
  * parent by identity, so a collision can never attach somebody else's state. Salts never share entries (invariant 9).
- * Eviction: least recently used leaf first (a block whose cached children are gone). All memory is allocated at open.
+ * Eviction: least recently used leaf first (a block whose cached children are gone). Drop the blocks of a chain from its
+ * end to its start: that is the cheap order. All memory is allocated at open.
  * Thread: engine. */
 #ifndef QN_KVCACHE_H
 #define QN_KVCACHE_H
@@ -31,16 +32,19 @@ void qn_kvcache_ref(struct qn_kvcache *c, int32_t block);
 void qn_kvcache_unref(struct qn_kvcache *c, int32_t block);
 /* 1 when exactly one holder may write to it: refs 1 and not published. */
 int qn_kvcache_writable(const struct qn_kvcache *c, int32_t block);
+int qn_kvcache_refs(const struct qn_kvcache *c, int32_t block);
 
 /* Finds the longest known chain of full blocks for tokens[0..n) under `salt`, takes a reference on each, writes their
  * ids to blocks and returns how many. At most n_max blocks. */
 int qn_kvcache_match(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int n, int32_t *blocks, int n_max);
 /* The same without taking anything: how many tokens would be found. */
 int qn_kvcache_probe(const struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int n);
+/* The same in blocks; *n_idle of them are cached: taking those lowers available(). */
+int qn_kvcache_peek(const struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int n, int *n_idle);
 /* Publishes blocks[i] as the i-th full block of `tokens`; blocks[0..i) must be published or equal in content. If an equal
  * chain is known already the caller's blocks[i] is swapped for the known one (reference moved) and 1 is returned. */
 int qn_kvcache_publish(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int32_t *blocks, int i);
-/* Forgets everything that is cached. */
+/* Forgets everything that is cached; what is held stays published. */
 void qn_kvcache_flush(struct qn_kvcache *c);
 
 /* Blocks that alloc() could give right now: free + cached. */

@@ -1,9 +1,11 @@
 /* Continuous batching: who runs, who waits, who yields. Pure: clock, counts and jobs in, a plan out.
  *
  * A GROUP is one request: a prompt and n branches that share its prefill and its blocks (copy on write). A SEQ is one
- * branch. One step has a budget of rows: running decodes first, then prefill chunks, all in one mixed batch. Order by
- * class (0 is the highest), then earliest deadline, then fair share between tenants (virtual token counters, VTC, OSDI
- * 2024), then arrival. When blocks run out the lowest class yields, youngest first, by dropping its blocks (recompute).
+ * branch. Branches that slots or blocks cannot hold at once run in waves. One step has a budget of rows: running decodes
+ * first, then prefill chunks, all in one mixed batch. Order by class (0 is the highest), then earliest deadline, then fair
+ * share between tenants (virtual token counters, VTC, OSDI 2024), then arrival. When blocks run out the lowest class
+ * yields, latest deadline and youngest first, by dropping its blocks (recompute); and a higher class that waits takes the
+ * place of a lower one. A seq that may not run (its reader is slow) keeps its blocks, but past a second yields to anyone.
  * The queue is bounded in requests and tokens.
  *
  *        admit            plan: blocks found          all prompt rows computed
@@ -21,7 +23,7 @@
 #include "engine/base/err.h"
 #include "engine/kvcache.h"
 
-enum { QN_CLASSES = 4, QN_BRANCHES_MAX = 128 };
+enum { QN_CLASSES = 4, QN_BRANCHES_MAX = 128, QN_SCHED_BLOCK_MIN = 8 };
 
 enum qn_seq_state { QN_SEQ_WAITING, QN_SEQ_PREFILL, QN_SEQ_DECODE, QN_SEQ_DONE };
 
@@ -36,6 +38,9 @@ struct qn_seq { /* read by the engine; written by sched.c only, but for `user` *
     int n_computed;         /* leading tokens whose KV is written */
     int32_t *blocks;
     int n_blocks;
+    int n_published;        /* sched.c's: leading blocks that the cache knows */
+    int in_wave;            /* sched.c's: holds a slot */
+    int may_run;            /* sched.c's: what cfg.may_run said in this plan */
     void *user;             /* the engine's stream of this branch */
 };
 
@@ -61,8 +66,19 @@ struct qn_group {
     int started;               /* 1 once it has been planned for the first time */
     int n_preempted;
     int64_t arrived_ns, started_ns;
-    struct qn_group *next, *prev; /* sched.c's */
-    uint64_t order;            /* sched.c's: arrival number */
+    /* The rest is sched.c's. */
+    struct qn_group *next, *prev; /* the waiting list */
+    uint64_t order;            /* arrival number */
+    int running, forked;       /* holds slots; its branches have parted */
+    int wave_max;              /* most branches at once: what slots and pool can hold */
+    int n_wave;                /* slots held */
+    int n_scored;              /* score_prompt: leading rows whose logits were given */
+    int resumes;               /* was preempted and waits to go on */
+    int fresh;                 /* tokens appended since it started last */
+    int rank;                  /* class less what waiting has earned; QN_CLASSES: paused for long */
+    int tenant;
+    int64_t lack_ns, lacked_ns; /* without service since (-1: served); sum of earlier such times */
+    int64_t paused_ns;         /* may_run says no since; -1: it may run */
 };
 
 /* Allocates a group with everything it will ever need. QN_E_NOMEM, QN_E_RANGE. Any thread. */
@@ -79,7 +95,9 @@ struct qn_sched_cfg {
     int n_ctx;
     int block_tokens;
     int reserved_seqs[QN_CLASSES];   /* slots kept for a class and those above it */
-    int reserved_blocks[QN_CLASSES];
+    int reserved_blocks[QN_CLASSES]; /* blocks that lower classes leave free for it */
+    int64_t age_ns;         /* each time a group has lacked service for so long it counts one class higher, at last above
+                             * all deadlines: nobody starves; 0: 30 s; < 0: never */
     /* May this seq run now? (its output buffer has room). NULL: always. */
     int (*may_run)(const struct qn_seq *seq);
 };
@@ -90,6 +108,10 @@ struct qn_plan_item {       /* rows [start, start + n_rows) of the seq's tokens 
     struct qn_seq *seq;
     int start, n_rows;
     int logits;             /* how many of the last rows need logits: 0, 1, or n_rows (score_prompt) */
+    int sample;             /* 1: after computed() the last row's logits give the next token: of `seq`, or, with `fork`, of
+                             * every branch with qn_sched_first(branch). 0 when max_tokens is 0: the state DECODE of a seq
+                             * then tells that its prompt is done */
+    int fork;               /* 1: the last row ends the prompt that several branches share */
 };
 
 struct qn_plan_copy {
@@ -123,17 +145,23 @@ struct qn_sched_counts {
 
 struct qn_sched;
 
+/* seqs_max < step_rows_max and block_tokens >= QN_SCHED_BLOCK_MIN, else QN_E_RANGE. */
 int qn_sched_open(struct qn_sched **out, const struct qn_sched_cfg *cfg, struct qn_kvcache *kv);
 void qn_sched_close(struct qn_sched *s);
 
 /* Takes `g` on success; on error the caller still owns it. QN_E_FULL: waiting_max or waiting_tokens_max is met.
  * QN_E_TOO_LONG: it could never fit. */
 int qn_sched_admit(struct qn_sched *s, struct qn_group *g, int64_t now_ns);
-/* Plans a step. Blocks for every row are allocated. */
+/* Plans a step. Blocks for every row are allocated. A plan with items is either carried out and given to computed(), or
+ * the groups of all its items are removed; finish, append and remove come after that, not between. */
 const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns);
 /* The planned rows were computed: publishes full blocks, and when a prompt is complete turns its group's branches into
  * DECODE (forking them over shared blocks). */
 void qn_sched_computed(struct qn_sched *s, const struct qn_plan *p);
+/* 1: this branch is in DECODE with its prompt computed and nothing sampled yet. After computed() of an item with `fork`
+ * these are the branches to sample from its last row. (Branches that found no slot yet are not among them: they come with
+ * a later item. After a preemption some may have tokens already.) */
+int qn_sched_first(const struct qn_seq *q);
 /* Adds a sampled token to a seq in DECODE whose rows are all computed. */
 void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token);
 /* Ends one branch: its blocks go back (full ones stay cached). Returns 1 when it was the group's last: the group is then
@@ -141,7 +169,8 @@ void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token);
 int qn_sched_finish(struct qn_sched *s, struct qn_seq *q);
 /* Takes the whole group out, wherever it is. The engine frees it. */
 void qn_sched_remove(struct qn_sched *s, struct qn_group *g);
-/* Tests: makes the lowest class, youngest running sequence yield now. Returns 1 if there was one. */
+/* Tests: preempts one group that has gained a token since it started last, another one each time. Not between plan() and
+ * computed(). Returns 1 when somebody was preempted. */
 int qn_sched_preempt_one(struct qn_sched *s);
 void qn_sched_counts(const struct qn_sched *s, struct qn_sched_counts *out);
 /* NULL, or what is broken (tests). */

@@ -317,10 +317,11 @@ def fetch_url(url):
         raise Stop(64, f"{bare}: the address must end in NAME.gguf")
     folder = hashlib.sha256(bare.encode()).hexdigest()[:12]  # two addresses may end alike
     final = os.path.join(CACHE, "models", "url", folder, name)
-    if os.path.exists(final):
-        return final
     with lock(final):
-        if not os.path.exists(final):
+        if os.path.exists(final):
+            if sha and digest(final) != sha.group(1).lower():
+                raise Stop(69, f"{final} was fetched from {bare} before and has another SHA-256")
+        else:
             download(bare, final + ".partial", name, sha256=sha and sha.group(1).lower())
             check_gguf(final + ".partial")
             os.rename(final + ".partial", final)

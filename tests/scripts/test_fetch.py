@@ -70,7 +70,7 @@ class Site:
                 return self.reply(200, data, "application/zip")
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         shutil.copy(os.path.join(ROOT, "scripts/fetch.py"), self.dir.name)
         sha = hashlib.sha256(DATA).hexdigest()

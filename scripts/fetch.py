@@ -233,14 +233,14 @@ def check_gguf(path):
 
 def accept_terms(row, yes):
     licence, _, url = row["licence"].partition(" ")
-    if not url or yes or row["name"] in os.environ.get("QUERN_ACCEPT_TERMS", "").split(","):
+    if not url or yes or row["name"] in os.environ.get("ACCEPT_TERMS", "").split(","):
         if url:
-            say(f"{row['name']} is under the terms at {url}; they are accepted by --yes or QUERN_ACCEPT_TERMS.")
+            say(f"{row['name']} is under the terms at {url}; they are accepted by --yes or ACCEPT_TERMS.")
         return
     say(f"{row['name']} is not free software: its use is bound to the {licence} terms,\n    {url}\n"
         "By going on you accept them.")
     if not sys.stdin.isatty():
-        raise Stop(77, f"nobody can answer here: read the terms, then repeat with --yes or QUERN_ACCEPT_TERMS={row['name']}")
+        raise Stop(77, f"nobody can answer here: read the terms, then repeat with --yes or ACCEPT_TERMS={row['name']}")
     sys.stderr.write("Go on? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -173,7 +173,7 @@ def terms_are_shown_and_must_be_accepted():
         path, _ = s.run("model", "terms", "--yes")
         assert content(path) == DATA
     with Site() as s:
-        s.run("model", "terms", QUERN_ACCEPT_TERMS="terms")
+        s.run("model", "terms", ACCEPT_TERMS="terms")
 
 
 @test

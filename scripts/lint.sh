@@ -52,7 +52,7 @@ arrows() { # server -> api -> engine -> engine/base, never back; and which libra
 
 banned() { # calls with a safer neighbour, and MHD's form parser, which we never hand a request to
     found "banned functions" "$(sources 'server/*.[ch]' 'api/*.[ch]' 'engine/*.[ch]' |
-        xargs grep -nE '\b(strcpy|strcat|stpcpy|sprintf|vsprintf|gets|alloca|strtok|atoi|atol|atof|tmpnam|mktemp|system|popen|rand|srand|asctime|ctime|gmtime|localtime|strerror|setlocale)\(|MHD_create_post_processor' |
+        xargs grep -nE '\b(strcpy|strcat|stpcpy|sprintf|vsprintf|gets|alloca|strtok|atoi|atol|atof|tmpnam|mktemp|system|popen|rand|srand|asctime|ctime|gmtime|localtime|setlocale)\(|MHD_create_post_processor' |
         grep -vE ':[0-9]+:[[:space:]]*(/\*|\*|//)')"
     found "the clock in a pure module (pass the time in)" "$(for f in engine/sched.c engine/kvcache.c engine/sampler.c; do
         [ -f "$f" ] && grep -nHE '\b(clock_gettime|gettimeofday|time)\(' "$f"; done)"
@@ -62,7 +62,7 @@ text() {
     found "unfinished" "$(sources '*.c' '*.h' '*.py' '*.mjs' '*.sh' '*.yaml' '*.md' Makefile | grep -v '^scripts/lint.sh$' | xargs grep -nE '\b(TODO|FIXME|XXX|HACK)\b')"
     found "paths of somebody's machine" "$(git grep -nIE '/(root|home/[a-z]+)/' -- . ':!scripts/lint.sh' ':!tests/corpus' ':!tests/vectors' ':!tests/golden' | cut -c1-160)"
     found "a file without an opening comment" "$(sources 'server/*.[ch]' 'api/*.[ch]' 'engine/*.[ch]' | while read -r f; do head -c 2 "$f" | grep -q '/\*' || echo "$f"; done)"
-    found "past 800 lines: would two files read better?" "$(sources '*.c' '*.h' | xargs wc -l | awk '$2 != "total" && $1 > 800 {print $2": "$1" lines"}')"
+    found "past 800 lines: would two files read better?" "$(sources '*.c' '*.h' | xargs wc -l | awk '$2 != "total" && $1 > 800 && $2 !~ /_data\.c$/ {print $2": "$1" lines"}')"
     found "blanks at a line's end" "$(sources '*.c' '*.h' '*.py' '*.sh' '*.mjs' Makefile | xargs grep -nE '[[:blank:]]+$' | cut -c1-120)"
     found "a big or binary file" "$(sources . | xargs -d '\n' du -k | awk '$1 > 1024 {print $2": "$1" KiB"}')"
 }

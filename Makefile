@@ -88,7 +88,7 @@ lint: ## warnings as errors, cppcheck, include arrows, manual pages and unit fil
 	@scripts/lint.sh
 
 libs: $(LIBS)
-tests: $(TESTS) $(FUZZERS)
+tests: $(TESTS) $(FUZZERS) $(B)/fake-quernd
 benches: $(BENCHES)
 fuzzers: $(FUZZERS)
 
@@ -128,6 +128,11 @@ $(B)/lib%.a:
 $(B)/quernd: $(B)/server/main.o $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< -Wl,--whole-archive $(B)/libquern-server.a -Wl,--no-whole-archive $(B)/libquern-api.a $(B)/libquern-engine.a $(PKG_LIBS) -lm -ldl
+
+# The whole front end with a scripted api and engine behind it (tests/http, the front end's own cost).
+$(B)/fake-quernd: $(B)/server/main.o $(B)/tests/http/fake_api.o $(B)/libquern-server.a $(B)/libquern-engine.a
+	@echo "  ld $@"
+	@$(LINK) -rdynamic -o $@ $(B)/server/main.o $(B)/tests/http/fake_api.o -Wl,--whole-archive $(B)/libquern-server.a -Wl,--no-whole-archive $(B)/libquern-engine.a $(PKG_LIBS) -lm -ldl
 
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"

@@ -1,0 +1,72 @@
+/* SIGPIPE is ignored: a send to a client that left is an error value, not the end of the process. */
+#include "server/loop.h"
+
+#include <signal.h>
+#include <string.h>
+
+static struct qn_loop *of(void *data) { return data; }
+
+static void on_wake(uv_async_t *a) { of(a->data)->calls->on_wake(of(a->data)->user); }
+
+static void on_term(uv_signal_t *s, int sig) {
+    struct qn_loop *l = s->data;
+    (void)sig;
+    l->calls->on_term(l->user, ++l->n_term);
+}
+
+static void on_hup(uv_signal_t *s, int sig) {
+    (void)sig;
+    of(s->data)->calls->on_hup(of(s->data)->user);
+}
+
+static void on_watchdog(uv_timer_t *t) { of(t->data)->calls->on_alive(of(t->data)->user); }
+static void on_deadline(uv_timer_t *t) { of(t->data)->calls->on_deadline(of(t->data)->user); }
+
+int qn_loop_open(struct qn_loop *l, const struct qn_loop_calls *calls, void *user, struct qn_err *err) {
+    memset(l, 0, sizeof *l);
+    l->calls = calls;
+    l->user = user;
+    signal(SIGPIPE, SIG_IGN);
+    int rc = uv_loop_init(&l->uv);
+    if (rc < 0) return qn_fail(err, QN_E_IO, "event loop: %s", uv_strerror(rc));
+    l->is_open = 1;
+    uv_async_init(&l->uv, &l->wake, on_wake);
+    uv_signal_init(&l->uv, &l->term);
+    uv_signal_init(&l->uv, &l->intr);
+    uv_signal_init(&l->uv, &l->hup);
+    uv_timer_init(&l->uv, &l->watchdog);
+    uv_timer_init(&l->uv, &l->deadline);
+    l->wake.data = l->term.data = l->intr.data = l->hup.data = l->watchdog.data = l->deadline.data = l;
+    return 0;
+}
+
+int qn_loop_signals(struct qn_loop *l, struct qn_err *err) {
+    int rc = uv_signal_start(&l->term, on_term, SIGTERM);
+    if (rc == 0) rc = uv_signal_start(&l->intr, on_term, SIGINT);
+    if (rc == 0) rc = uv_signal_start(&l->hup, on_hup, SIGHUP);
+    return rc < 0 ? qn_fail(err, QN_E_IO, "signals: %s", uv_strerror(rc)) : 0;
+}
+
+void qn_loop_wake(void *loop) { uv_async_send(&of(loop)->wake); }
+
+void qn_loop_watchdog(struct qn_loop *l, int64_t ns) {
+    uint64_t ms = (uint64_t)(ns / 1000000);
+    if (ns <= 0) uv_timer_stop(&l->watchdog);
+    else uv_timer_start(&l->watchdog, on_watchdog, 0, ms ? ms : 1);
+}
+
+void qn_loop_deadline(struct qn_loop *l, int64_t ms) { uv_timer_start(&l->deadline, on_deadline, (uint64_t)ms, 0); }
+
+void qn_loop_run(struct qn_loop *l) { uv_run(&l->uv, UV_RUN_DEFAULT); }
+
+void qn_loop_stop(struct qn_loop *l) { uv_stop(&l->uv); }
+
+void qn_loop_close(struct qn_loop *l) {
+    if (!l->is_open) return;
+    uv_handle_t *own[] = { (uv_handle_t *)&l->wake, (uv_handle_t *)&l->term, (uv_handle_t *)&l->intr, (uv_handle_t *)&l->hup,
+                           (uv_handle_t *)&l->watchdog, (uv_handle_t *)&l->deadline };
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) uv_close(own[i], NULL);
+    uv_run(&l->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&l->uv);
+    l->is_open = 0;
+}

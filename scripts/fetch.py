@@ -83,7 +83,8 @@ def get(url, headers=()):
 
 def lasting(error):
     """True for an answer that another try will not change."""
-    return isinstance(error, urllib.error.HTTPError) and error.code in (400, 401, 403, 404, 410)
+    return (isinstance(error, urllib.error.HTTPError) and error.code in (400, 401, 403, 404, 410)
+            or isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError))
 
 
 def download(url, to, what, size=None, sha256=None):
@@ -175,18 +176,19 @@ def find_file(package, version, sdist=False):
     failed = []
     for index in indexes():
         page = f"{index}/{re.sub(r'[-_.]+', '-', package).lower()}/"
+        text, why = None, None
         for attempt in range(TRIES):
             try:
                 with get(page, {"Accept": "application/vnd.pypi.simple.v1+json, text/html;q=0.5"}) as r:
                     text, kind, base = r.read().decode(), r.headers.get("Content-Type", ""), r.url
                 break
             except (OSError, urllib.error.URLError, http.client.HTTPException) as e:
-                text = None
-                failed.append(f"{page}: {e}")
+                why = e
                 if lasting(e):
                     break
                 time.sleep(2 ** attempt / 2)
         if text is None:
+            failed.append(f"{page}: {why}")
             continue
         if "json" in kind:
             links = [f["url"] + "#sha256=" + f.get("hashes", {}).get("sha256", "") for f in json.loads(text)["files"]]

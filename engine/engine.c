@@ -34,7 +34,7 @@ static int check_opts(struct qn_engine *e, struct qn_err *err) {
     if (!o->waiting_tokens_max) o->waiting_tokens_max = WAITING_TOKENS_DEFAULT;
     if (o->max_seqs < 1 || o->max_seqs > SEQS_MOST) return qn_fail(err, QN_E_RANGE, "max_seqs %d: 1..%d", o->max_seqs, SEQS_MOST);
     if (o->step_rows < 1 || o->step_rows > ROWS_MOST) return qn_fail(err, QN_E_RANGE, "step_rows %d: 1..%d", o->step_rows, ROWS_MOST);
-    if (o->step_rows < o->max_seqs) o->step_rows = o->max_seqs;
+    if (o->step_rows <= o->max_seqs) o->step_rows = o->max_seqs + 1; /* a row for every decode, and one for a prefill */
     if (o->prefill_chunk > o->step_rows) o->prefill_chunk = o->step_rows;
     if (o->prefill_chunk < 1) return qn_fail(err, QN_E_RANGE, "prefill_chunk %d: 1..step_rows", o->prefill_chunk);
     if (o->n_ctx < 0 || o->n_ctx > CTX_MOST) return qn_fail(err, QN_E_RANGE, "ctx %d: 1..%d", o->n_ctx, CTX_MOST);
@@ -221,8 +221,7 @@ static int check_job(const struct qn_engine *e, const struct qn_job *j, struct q
     if (j->max_tokens < 0) return qn_fail(err, QN_E_RANGE, "max_tokens: 0 or more");
     if (j->n_prompt > (size_t)n_ctx || j->max_tokens > n_ctx || j->n_prompt + (size_t)j->max_tokens > (size_t)n_ctx)
         return qn_fail(err, QN_E_TOO_LONG, "%zu prompt tokens and %d to generate do not fit a context of %d", j->n_prompt, j->max_tokens, n_ctx);
-    if (j->n_branches < 1 || j->n_branches > QN_BRANCHES_MAX || j->n_branches > e->opts.max_seqs)
-        return qn_fail(err, QN_E_RANGE, "n: 1..%d", e->opts.max_seqs < QN_BRANCHES_MAX ? e->opts.max_seqs : QN_BRANCHES_MAX);
+    if (j->n_branches < 1 || j->n_branches > QN_BRANCHES_MAX) return qn_fail(err, QN_E_RANGE, "n: 1..%d", QN_BRANCHES_MAX);
     if (j->n_stops < 0 || j->n_stops > QN_STOPS_MAX) return qn_fail(err, QN_E_RANGE, "stop: at most %d strings", QN_STOPS_MAX);
     if (j->n_stop_ids < 0 || j->n_stop_ids > QN_STOP_IDS_MAX) return qn_fail(err, QN_E_RANGE, "stop_token_ids: at most %d", QN_STOP_IDS_MAX);
     if (j->n_logprobs < -1 || j->n_logprobs > QN_LOGPROBS_MAX || j->prompt_logprobs < -1 || j->prompt_logprobs > QN_LOGPROBS_MAX)

@@ -49,7 +49,7 @@ struct qn_engine {
     _Atomic uint64_t rejected;
 
     /* Engine thread. */
-    int out_max, n_samplers, told; /* told: some stream got news in this step */
+    int out_max, picks_max, n_samplers, told; /* told: some stream got news in this step */
     struct qn_sampler *samplers[QN_SAMPLERS_MAX];
     float *sampler_row[QN_SAMPLERS_MAX];
     _Atomic int sampler_busy[QN_SAMPLERS_MAX];

@@ -185,31 +185,32 @@ static void flush_picks(struct qn_engine *e, const int32_t *rows, int n_rows, in
     for (int i = 0; i < n_picks; i++) use_pick(e, &e->picks[i]);
 }
 
-static int picks_of_row(const struct qn_plan_item *it, int k) {
-    int pos = it->start + k, last = pos == it->seq->n_tokens - 1;
-    const struct qn_group_spec *s = &it->seq->group->spec;
-    if (!last || s->max_tokens == 0) return 1;
-    int forks = it->seq->state == QN_SEQ_DECODE && pos == s->n_prompt - 1 && it->seq->branch == 0;
-    return forks ? s->n_branches : 1;
+static struct qn_pick *next_pick(struct qn_engine *e, int *n) {
+    assert(*n < e->picks_max);
+    return &e->picks[(*n)++];
 }
 
-static int add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k, int logits_row, int n) {
+/* What is to be drawn or scored from the logits of row k of an item. */
+static void add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k, int logits_row, int *n) {
     struct qn_seq *q = it->seq;
-    struct qn_stream *st = q->group->spec.user;
+    struct qn_group *g = q->group;
+    struct qn_stream *st = g->spec.user;
     int pos = it->start + k;
-    if (pos + 1 < q->group->spec.n_prompt) { /* logits == n_rows: the next prompt token is scored */
-        if (pos + 1 <= st->n_scored - 1) return n; /* told before a preemption */
-        e->picks[n] = (struct qn_pick){.st = st, .seq = q, .logits_row = logits_row, .score_id = q->tokens[pos + 1]};
-        return n + 1;
+    if (pos + 1 < g->spec.n_prompt) { /* a prompt that is scored: this row knows the next token's odds */
+        if (g->spec.score_prompt && pos + 1 >= st->n_scored)
+            *next_pick(e, n) = (struct qn_pick){.st = st, .seq = q, .logits_row = logits_row, .score_id = q->tokens[pos + 1]};
+        return;
     }
-    if (q->group->spec.max_tokens == 0) return n;
-    int forks = picks_of_row(it, k);
-    for (int b = 0; b < forks; b++) {
-        struct qn_seq *own = forks > 1 ? &q->group->seqs[b] : q;
-        e->picks[n++] = (struct qn_pick){.st = st, .seq = own, .branch = own->branch, .logits_row = logits_row, .score_id = -1,
-                                         .position = (uint32_t)(pos + 1), .copy = forks > 1};
+    if (!it->sample) return;
+    struct qn_pick p = {.st = st, .seq = q, .branch = q->branch, .logits_row = logits_row, .score_id = -1, .position = (uint32_t)(pos + 1)};
+    if (!it->fork) *next_pick(e, n) = p;
+    for (int b = 0; it->fork && b < g->spec.n_branches; b++) {
+        if (!qn_sched_first(&g->seqs[b])) continue;
+        p.seq = &g->seqs[b];
+        p.branch = b;
+        p.copy = 1;
+        *next_pick(e, n) = p;
     }
-    return n;
 }
 
 static void sample(struct qn_engine *e, const struct qn_plan *p) {
@@ -218,7 +219,7 @@ static void sample(struct qn_engine *e, const struct qn_plan *p) {
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
         struct qn_stream *st = it->seq->group->spec.user;
-        if (it->logits > 1 && st->n_scored == 0) {
+        if (it->seq->group->spec.score_prompt && it->logits == it->n_rows && st->n_scored == 0) {
             qn_stream_prompt(st, (uint32_t)it->seq->tokens[0], NULL);
             tell(e, st);
         }
@@ -228,7 +229,7 @@ static void sample(struct qn_engine *e, const struct qn_plan *p) {
                 n_rows = n_picks = 0;
             }
             assert(rows[out] == row + k);
-            n_picks = add_picks(e, it, k, n_rows, n_picks);
+            add_picks(e, it, k, n_rows, &n_picks);
             n_rows++;
             out++;
         }
@@ -244,6 +245,7 @@ static void end_scored(struct qn_engine *e, const struct qn_plan *p) {
         struct qn_stream *st = q->group->spec.user;
         if (q->group->spec.max_tokens || q->state != QN_SEQ_DECODE || st->place != QN_ST_SCHEDULED) continue;
         for (int b = 0; b < q->group->spec.n_branches; b++) {
+            if (q->group->seqs[b].state == QN_SEQ_DONE) continue;
             qn_stream_finish(st, b, QN_FINISH_LENGTH);
             end_branch(e, st, &q->group->seqs[b], QN_FINISH_LENGTH);
         }
@@ -370,7 +372,8 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
     e->out_rows = calloc(rows, sizeof *e->out_rows);
     e->batch_seqs = calloc(seqs, sizeof *e->batch_seqs);
     /* Each logits row gives one pick, but for prompts that fork; all branches together hold at most max_seqs slots. */
-    e->picks = calloc((size_t)e->out_max * QN_BRANCHES_MAX, sizeof *e->picks);
+    e->picks_max = e->out_max + e->opts.max_seqs;
+    e->picks = calloc((size_t)e->picks_max, sizeof *e->picks);
     if (!e->tokens || !e->positions || !e->out_rows || !e->batch_seqs || !e->picks) return qn_fail(err, QN_E_NOMEM, "no memory for a step");
     for (int i = 0; i < e->n_samplers; i++) {
         e->sampler_row[i] = malloc((size_t)e->model->desc.n_vocab * sizeof(float));

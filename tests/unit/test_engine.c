@@ -314,7 +314,7 @@ TEST(engine, bad_jobs_are_refused_by_name) {
     cases[1].j.max_tokens = 62;
     cases[2].j.prompt = bad;
     cases[2].j.n_prompt = 2;
-    cases[3].j.n_branches = 5;
+    cases[3].j.n_branches = 129;
     cases[4].j.sampling.temperature = NAN;
     cases[5].j.n_prompt = 65;
     cases[6].j.stop_ids = bad + 1;

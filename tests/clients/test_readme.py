@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The README does what it says: its curl lines and SDK examples are taken out of the text and run against a daemon, with the
 address put in. A block counts when it calls the server (curl, or the openai SDKs)."""
-import json, os, re, subprocess, sys, tempfile
+import glob, json, os, re, subprocess, sys, tempfile
 
 from qtest import ROOT, SseParser, add_test, eq, main, shared_daemon, test, text_of
 
@@ -55,6 +55,20 @@ for i, (kind, fn, b) in enumerate(cases, 1):
 @test
 def has_an_example_of_each_client():
     eq({k for k, _, _ in cases}, {"curl", "python", "node"})
+
+
+@test
+def documents_name_files_that_exist():
+    """Paths in the text of every Markdown file, from the root or from the file's own folder, and links."""
+    docs = [d for d in glob.glob("**/*.md", root_dir=ROOT, recursive=True) if not d.startswith("build/")]
+    missing = []
+    for doc in docs:
+        with open(os.path.join(ROOT, doc)) as f:
+            text = f.read()
+        names = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+        names += re.findall(r"(?<![\w/.])((?:server|api|engine|tests|scripts|docs|conf|systemd)/[\w./-]*\w\.(?:c|h|py|sh|md|tsv|yaml|service|mjs))\b", text)
+        missing += [f"{doc}: {n}" for n in names if not any(os.path.exists(os.path.join(ROOT, d, n)) for d in ("", os.path.dirname(doc)))]
+    eq(sorted(set(missing)), [])
 
 
 main()

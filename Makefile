@@ -36,11 +36,13 @@ TEST_C := $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/sim/test_*
 TEST_LIB_C := $(wildcard tests/lib/*.c)
 FUZZ_C := $(wildcard engine/*_fuzz.c engine/base/*_fuzz.c api/*_fuzz.c server/*_fuzz.c)
 BENCH_C := $(wildcard tests/bench/*.c)
+TOOL_C := $(wildcard tests/tools/*.c)
 
 obj = $(patsubst %.c,$(B)/%.o,$(1))
 LIBS := $(B)/libquern-server.a $(B)/libquern-api.a $(B)/libquern-engine.a
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_C))
 FUZZERS := $(patsubst %_fuzz.c,$(B)/fuzz/%,$(FUZZ_C))
+TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(TOOL_C))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_C))
 
 .PHONY: all libs help run deps test unit asan ubsan tsan fuzz fuzzers golden bench format lint install clean tests benches
@@ -137,6 +139,10 @@ $(B)/fake-quernd: $(B)/server/main.o $(B)/tests/http/fake_api.o $(B)/libquern-se
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< $(B)/tests/run.o $(B)/libtest.a $(LIBS) $(PKG_LIBS) -lm -ldl
+
+$(B)/tests/tools/%: $(B)/tests/tools/%.o $(LIBS)
+	@echo "  ld $@"
+	@$(LINK) -o $@ $< $(LIBS) $(PKG_LIBS) -lm -ldl
 
 $(B)/fuzz/%: $(B)/%_fuzz.o $(B)/tests/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)

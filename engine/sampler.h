@@ -1,9 +1,9 @@
 /* Logits to a token id, seeded; no allocation, no strings.
  *
  * Order (vLLM's): bias and masks, min_tokens mask, repetition, frequency and presence penalties, temperature, min_p,
- * top_k, top_p, draw. The draw is one uniform number of the counter-based generator (seed, branch, position), taken
- * through the cumulative sum of the kept tokens in order of id, so a token is a pure function of logits, history and
- * those three. temperature 0 is the greatest logit after bias and penalties, lowest id on ties.
+ * top_k (exactly k; equal logits: lowest ids), top_p, draw. The draw is one uniform number (48 bits) of the counter-based
+ * generator (seed, branch, position), taken through the cumulative sum of the kept tokens in order of id, so a token is a
+ * pure function of logits, history and those three, on every machine. temperature 0 is the greatest logit after bias and penalties, lowest id on ties.
  * Log-probabilities reported are those of the model's own distribution, before any of this.
  * Thread: any, one scratch each. */
 #ifndef QN_SAMPLER_H
@@ -65,6 +65,11 @@ int qn_sampling_check(const struct qn_sampling *p, uint32_t n_vocab, struct qn_e
 int32_t qn_sampler_pick(struct qn_sampler *s, const struct qn_sampling *p, float *logits, const struct qn_history *h,
                         uint32_t branch, uint32_t position, const uint32_t *ban, uint32_t n_ban, const uint32_t *mask,
                         int n_top, struct qn_logprobs *lp);
+
+/* What pick() draws from, with the same arguments: ids, ascending, and probabilities (both [n_vocab]); returns how many.
+ * `logits` is overwritten. For tests and for looking at a distribution. */
+uint32_t qn_sampler_dist(struct qn_sampler *s, const struct qn_sampling *p, float *logits, const struct qn_history *h,
+                         const uint32_t *ban, uint32_t n_ban, const uint32_t *mask, uint32_t *ids, double *probs);
 
 /* Log-probabilities of a given id (prompt scoring). */
 void qn_sampler_score(struct qn_sampler *s, const float *logits, uint32_t id, int n_top, struct qn_logprobs *lp);

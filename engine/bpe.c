@@ -104,14 +104,16 @@ void qn_bpe_done(struct qn_bpe *b) {
     *b = (struct qn_bpe){0};
 }
 
-/* One symbol a byte. */
+/* One symbol a byte; bytes without a token are left out first, so that their neighbours may join. */
 static size_t byte_symbols(const struct qn_vocab *v, struct qn_merge *m, const char *p, size_t n) {
+    size_t k = 0;
     for (size_t i = 0; i < n; i++) {
-        m->id[i] = v->byte_id[(unsigned char)p[i]];
-        m->start[i] = (uint32_t)i;
+        m->id[k] = v->byte_id[(unsigned char)p[i]];
+        m->start[k] = (uint32_t)i;
+        k += m->id[k] != QN_NO_ID;
     }
-    m->start[n] = (uint32_t)n;
-    return n;
+    m->start[k] = (uint32_t)n;
+    return k;
 }
 
 /* One symbol a character; one a byte for a character that is no token. */

@@ -22,8 +22,10 @@ struct qn_bpe {
 int qn_bpe_init(struct qn_bpe *b, const struct qn_vocab *v, const struct qn_str *merges, uint64_t n, int whole_words,
                 struct qn_err *err);
 void qn_bpe_done(struct qn_bpe *b);
-/* Appends the tokens of one word, n < 2^31. A byte without a token becomes the unknown token. QN_E_DATA when there is none
- * either, QN_E_LIMIT, QN_E_NOMEM. */
+/* Appends the tokens of one word, n < 2^31. Of a byte-level vocabulary that lacks a byte's token (SmolLM2 has none for six
+ * control characters and planes 4 to 11) the byte is left out, as the reference does: the "unknown" token that such files
+ * name is their end of text. Over characters it becomes the unknown token, QN_E_DATA when there is none. QN_E_LIMIT,
+ * QN_E_NOMEM. */
 int qn_bpe_word(const struct qn_bpe *b, struct qn_merge *m, const char *p, size_t n, size_t ids_max, struct qn_ids *out);
 
 #endif

@@ -93,11 +93,15 @@ static int fall_back(const struct qn_vocab *v, const char *p, size_t n, int *unk
     return rc;
 }
 
-int qn_spm_word(const struct qn_spm *s, struct qn_merge *m, const char *p, size_t n, size_t ids_max, struct qn_ids *out) {
+int qn_spm_word(const struct qn_spm *s, struct qn_merge *m, const char *p, size_t n, int *unknown, size_t ids_max,
+                struct qn_ids *out) {
     const struct qn_vocab *v = s->v;
     uint32_t id = qn_vocab_find(v, p, n);
-    if (id != QN_NO_ID && atomic_load_explicit(&s->whole[id], memory_order_relaxed)) return qn_ids_push(out, ids_max, id);
-    int rc = qn_merge_reserve(m, n + 1), unknown = 0;
+    if (id != QN_NO_ID && atomic_load_explicit(&s->whole[id], memory_order_relaxed)) {
+        *unknown = 0;
+        return qn_ids_push(out, ids_max, id);
+    }
+    int rc = qn_merge_reserve(m, n + 1);
     if (rc < 0) return rc;
     size_t k = 0;
     for (size_t i = 0; i < n; k++) {
@@ -114,9 +118,9 @@ int qn_spm_word(const struct qn_spm *s, struct qn_merge *m, const char *p, size_
         size_t len = m->start[i + 1] - m->start[i];
         uint32_t one = m->id[i] != QN_NO_ID ? m->id[i] : qn_vocab_find(v, q, len);
         if (k == 1 && one == id && id != QN_NO_ID) atomic_store_explicit(&s->whole[id], 1, memory_order_relaxed);
-        if (one == QN_NO_ID) rc = fall_back(v, q, len, &unknown, ids_max, out);
+        if (one == QN_NO_ID) rc = fall_back(v, q, len, unknown, ids_max, out);
         else {
-            unknown = 0;
+            *unknown = 0;
             rc = qn_ids_push(out, ids_max, one);
         }
     }

@@ -25,7 +25,9 @@ struct qn_spm {
 /* score[v->n]; any float will do, NaN counts as the worst. v is indexed and outlives s. */
 int qn_spm_init(struct qn_spm *s, const struct qn_vocab *v, const float *score, struct qn_err *err);
 void qn_spm_done(struct qn_spm *s);
-/* As qn_bpe_word. Runs of characters that are neither tokens nor byte tokens become one unknown token. */
-int qn_spm_word(const struct qn_spm *s, struct qn_merge *m, const char *p, size_t n, size_t ids_max, struct qn_ids *out);
+/* As qn_bpe_word. A run of characters that are neither tokens nor byte tokens becomes one unknown token; *unknown carries
+ * that from word to word of one text, 0 at its start. */
+int qn_spm_word(const struct qn_spm *s, struct qn_merge *m, const char *p, size_t n, int *unknown, size_t ids_max,
+                struct qn_ids *out);
 
 #endif

@@ -217,8 +217,8 @@ static int open_vocab(struct qn_tokenizer *t, const struct qn_gguf *g, struct qn
     t->bos = read_id(g, "tokenizer.ggml.bos_token_id", t->vocab.n, t->scheme == SPM ? 1 : -1);
     t->eos = read_id(g, "tokenizer.ggml.eos_token_id", t->vocab.n, t->scheme == SPM ? 2 : -1);
     int64_t unk = read_id(g, "tokenizer.ggml.unknown_token_id", t->vocab.n, t->scheme == SPM ? 0 : -1);
-    t->vocab.unk = unk >= 0 ? (uint32_t)unk : QN_NO_ID;
     set_ends(t, g);
+    t->vocab.unk = unk >= 0 && !t->ends[unk] && unk != t->bos ? (uint32_t)unk : QN_NO_ID; /* text must not end a turn */
     set_rights(t, g, html);
     rc = qn_vocab_index(&t->vocab, t->may, err);
     if (rc == 0) rc = qn_specials_init(&t->specials, &t->vocab, t->guarded, t->scheme != BYTE_BPE, err);
@@ -290,11 +290,12 @@ static int spaced_part(struct job *j, const char *p, size_t n, int prefix) {
         }
     }
     size_t k = 0;
+    int unknown = 0;
     if (prefix) j->buf[k++] = ' ';
     k += qn_vocab_raw(QN_SPELL_SPACES, (struct qn_str){p, n}, j->buf + k);
     for (size_t i = 0, len; i < k; i += len) {
         len = qn_cuts_word(&t->cuts, j->buf + i, k - i);
-        int rc = t->scheme == SPM ? qn_spm_word(&t->spm, &j->merge, j->buf + i, len, j->ids_max, j->out)
+        int rc = t->scheme == SPM ? qn_spm_word(&t->spm, &j->merge, j->buf + i, len, &unknown, j->ids_max, j->out)
                                   : qn_bpe_word(&t->bpe, &j->merge, j->buf + i, len, j->ids_max, j->out);
         if (rc < 0) return rc;
     }
@@ -353,7 +354,7 @@ int qn_tokenizer_encode(const struct qn_tokenizer *t, const struct qn_text *text
     qn_merge_done(&j.merge);
     free(j.buf);
     if (rc == QN_E_LIMIT) return qn_fail(err, rc, "text of %zu bytes: more than %zu tokens", text->n, ids_max ? ids_max : TEXT_MAX);
-    if (rc == QN_E_DATA) return qn_fail(err, rc, "text holds a byte that this vocabulary has no token for");
+    if (rc == QN_E_DATA) return qn_fail(err, rc, "text holds a character that this vocabulary has no token for");
     if (rc < 0) return qn_fail(err, rc, "tokenizing %zu bytes: no memory", text->n);
     return 0;
 }

@@ -230,7 +230,7 @@ static int place_tensors(struct cursor *c, const uint64_t *offsets, uint64_t ali
     if (g->n_tensors && data_at > g->size) return bad(c, "the file ends before its data section");
     for (uint64_t i = 0; i < g->n_tensors; i++) {
         struct qn_tensor *t = &g->tensors[i];
-        uint64_t from, end;
+        uint64_t from = 0, end = 0;
         int beyond = qn_add_u64(data_at, offsets[i], &from) || qn_add_u64(from, t->n_bytes, &end) || end > g->size;
         if (offsets[i] % align || beyond)
             return qn_fail(c->err, QN_E_DATA, "gguf: tensor '%.*s' at offset %llu (%llu bytes) %s", (int)t->name.n, t->name.p,

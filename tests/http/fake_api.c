@@ -50,7 +50,7 @@ enum { NONE, HEALTH, ECHO, STREAM, LATE, NEVER, SEEN, HEADERS, METRICS };
 
 static const struct { const char *method, *path; int kind; } routes[] = {
     { "GET", "/health", HEALTH }, { "GET", "/readyz", HEALTH }, { "POST", "/echo", ECHO }, { "POST", "/stream", STREAM }, { "POST", "/late", LATE },
-    { "POST", "/never", NEVER }, { "GET", "/seen", SEEN }, { "GET", "/headers", HEADERS }, { "GET", "/metrics", METRICS },
+    { "POST", "/tokenize", ECHO }, { "POST", "/never", NEVER }, { "GET", "/seen", SEEN }, { "GET", "/headers", HEADERS }, { "GET", "/metrics", METRICS },
 };
 
 /* ---- the engine's side ---- */

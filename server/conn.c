@@ -219,7 +219,7 @@ static void set_reply(struct qn_xchg *x, int status, const struct qn_header *hea
         MHD_add_response_header(x->resp, "Access-Control-Allow-Origin", x->origin);
         MHD_add_response_header(x->resp, "Vary", "Origin");
     }
-    if (x->http->draining) MHD_add_response_header(x->resp, "Connection", "close");
+    if (x->http->draining || x->conn->over) MHD_add_response_header(x->resp, "Connection", "close");
     qn_conn_resume(x->conn);
 }
 

@@ -45,7 +45,7 @@ int qn_special_looks_final(struct qn_str s) {
     static const char *const final[] = {
         "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>",
         "<|calls|>", "<|flush|>", "<end_of_turn>", "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", "</s>", "<eos>", "<EOT>",
-        "_<EOT>", "[EOT]", "[EOS]", "<turn|>", "<|tool_response>", "[e~[", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+        "_<EOT>", "[EOT]", "[EOS]", "<turn|>", "<|tool_response>", "[e~[", ("<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"),
         "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", /* what a completion model writes when its file is done */
     };
     for (size_t i = 0; i < sizeof final / sizeof *final; i++)

@@ -18,7 +18,7 @@
 
 enum {
     CTX_DEFAULT = 8192, SEQS_DEFAULT = 32, ROWS_DEFAULT = 512, CHUNK_DEFAULT = 256, WAITING_DEFAULT = 1024,
-    KV_CONTEXTS_DEFAULT = 4, OUT_ROWS_MAX = 64, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
+    KV_CONTEXTS_DEFAULT = 4, DRAFT_ROWS_DEFAULT = 16, OUT_ROWS_MAX = 64, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
 };
 static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
 
@@ -30,6 +30,7 @@ static int check_opts(struct qn_engine *e, struct qn_err *err) {
     if (!o->max_seqs) o->max_seqs = SEQS_DEFAULT;
     if (!o->step_rows) o->step_rows = ROWS_DEFAULT;
     if (!o->prefill_chunk) o->prefill_chunk = CHUNK_DEFAULT;
+    if (!o->draft_rows) o->draft_rows = DRAFT_ROWS_DEFAULT;
     if (!o->waiting_max) o->waiting_max = WAITING_DEFAULT;
     if (!o->waiting_tokens_max) o->waiting_tokens_max = WAITING_TOKENS_DEFAULT;
     if (o->max_seqs < 1 || o->max_seqs > SEQS_MOST) return qn_fail(err, QN_E_RANGE, "max_seqs %d: 1..%d", o->max_seqs, SEQS_MOST);
@@ -123,6 +124,11 @@ static int may_run(const struct qn_seq *q) {
     return qn_stream_has_room(st);
 }
 
+static int draft(const struct qn_seq *q, int32_t *out, int most) {
+    struct qn_stream *st = q->group->spec.user;
+    return qn_stream_guess(st, q->tokens, (size_t)q->n_tokens, out, most);
+}
+
 static int open_sched(struct qn_engine *e, struct qn_err *err) {
     uint64_t secret[2];
     if (qn_rng_bytes(secret, sizeof secret) < 0) return qn_fail(err, QN_E_IO, "getrandom failed");
@@ -133,6 +139,7 @@ static int open_sched(struct qn_engine *e, struct qn_err *err) {
         /* The queue is bounded by qn_engine_submit; here only the sum of both bounds may wait. */
         .waiting_max = e->opts.waiting_max + e->opts.max_seqs + 1, .waiting_tokens_max = INT64_MAX / 2,
         .wait_ns_max = e->opts.wait_ms_max * QN_MS, .n_ctx = e->info.n_ctx, .block_tokens = QN_KV_BLOCK, .may_run = may_run,
+        .draft = e->opts.no_speculation ? NULL : draft, .draft_rows_max = e->opts.draft_rows,
     };
     rc = qn_sched_open(&e->sched, &cfg, e->kv);
     return rc < 0 ? qn_fail(err, rc, "no memory for the scheduler") : 0;
@@ -210,6 +217,8 @@ static int check_lists(const struct qn_engine *e, const struct qn_job *j, struct
     for (int i = 0; i < j->n_stops; i++)
         if (j->stop_n[i] < 1 || j->stop_n[i] > QN_STOP_BYTES_MAX)
             return qn_fail(err, QN_E_RANGE, "stop[%d]: 1..%d bytes", i, QN_STOP_BYTES_MAX);
+    for (size_t i = 0; i < j->n_prediction; i++)
+        if (j->prediction[i] >= e->info.n_vocab) return qn_fail(err, QN_E_RANGE, "prediction token %zu: 0..%u", i, e->info.n_vocab - 1);
     for (size_t i = 0; i < j->n_prompt; i++)
         if (j->prompt[i] >= e->info.n_vocab) return qn_fail(err, QN_E_RANGE, "prompt token %zu: 0..%u", i, e->info.n_vocab - 1);
     return 0;

@@ -34,6 +34,8 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     int64_t waiting_tokens_max; /* default 4 M */
     int64_t wait_ms_max;    /* default 0: no limit */
     int no_prefix_cache;
+    int no_speculation;
+    int draft_rows;         /* decode rows and drafts of one step; default 16 */
     int preempt_every;      /* tests: preempt somebody every n-th step; 0: never */
     void (*wake)(void *user); /* engine thread; must only signal */
     void *wake_user;
@@ -59,6 +61,9 @@ struct qn_job {             /* everything is copied by submit unless said */
     int64_t deadline_ns;    /* qn_clock_ns; 0: none */
     uint64_t tenant, salt;
     int cache_prompt;       /* 1: use and feed the prefix cache */
+    int speculate;          /* 1: guess ahead by looking the text up in itself (n_branches 1; never changes the answer) */
+    const uint32_t *prediction; /* ids that the output is expected to resemble; feeds the guesses */
+    size_t n_prediction;
     void (*on_news)(void *user, struct qn_stream *st); /* loop thread, from qn_engine_poll */
     void *user;
 };
@@ -84,6 +89,7 @@ struct qn_event {           /* pointers are valid until the next call for the sa
     int stop_index;         /* STOP_STRING: which of job.stop; else -1 */
     int n_cached, n_prompt; /* STARTED */
     int n_output;           /* FINISHED: tokens sampled by this branch, the ending one included */
+    int n_accepted, n_rejected; /* FINISHED: guessed tokens that came true; that did not */
     int code;               /* FAILED: QN_E_* (DEADLINE, FULL: waited too long, TOO_LONG, INTERNAL) */
 };
 
@@ -103,6 +109,7 @@ struct qn_engine_stats {    /* a consistent snapshot taken once a step */
     int kv_total, kv_free, kv_held, kv_cached;
     uint64_t steps, prompt_tokens, cached_tokens, output_tokens, preemptions, rejected;
     uint64_t prefix_queries, prefix_hits; /* tokens */
+    uint64_t spec_drafts, spec_draft_tokens, spec_accepted_tokens;
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
     int64_t last_step_ns;   /* when the last step ended; 0: none yet */
     int64_t busy_since_ns;  /* work has been waiting or running without a finished step since then; 0: idle */

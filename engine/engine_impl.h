@@ -21,6 +21,8 @@ struct qn_pick {            /* one logits row to be sampled or scored; filled be
     int32_t score_id;       /* >= 0: score this prompt token instead of sampling */
     uint32_t position;
     int copy;               /* others sample from the same logits row */
+    int follows;            /* a draft row behind another pick of the same seq */
+    int32_t draft;          /* the guess that comes after this token, to be confirmed; -1: none */
     int32_t id;             /* out */
     struct qn_logprobs lp;  /* out */
 };

@@ -283,7 +283,8 @@ void qn_sched_computed(struct qn_sched *s, const struct qn_plan *p) {
     for (int i = 0; i < p->n_items; i++) {
         struct qn_seq *q = p->items[i].seq;
         struct qn_group *g = q->group;
-        q->n_computed = p->items[i].start + p->items[i].n_rows;
+        q->n_computed = p->items[i].start + p->items[i].n_rows - p->items[i].n_draft;
+        q->n_ahead = p->items[i].n_draft;
         if (g->spec.score_prompt && p->items[i].logits == p->items[i].n_rows && q->n_computed <= g->spec.n_prompt &&
             q->n_computed > g->n_scored)
             g->n_scored = q->n_computed;
@@ -302,7 +303,10 @@ void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token) {
     struct qn_group *g = q->group;
     assert(q->state == QN_SEQ_DECODE && q->n_computed == q->n_tokens);
     assert(q->n_tokens < g->spec.n_prompt + g->spec.max_tokens);
+    int guessed = q->n_ahead > 0 && q->tokens[q->n_tokens] == token;
     q->tokens[q->n_tokens++] = token;
+    q->n_ahead = guessed ? q->n_ahead - 1 : 0;
+    q->n_computed += guessed;
     g->fresh++;
     qn_vtc_charge(s->vtc, g->tenant, QN_VTC_OUTPUT);
 }

@@ -38,6 +38,7 @@ struct qn_seq { /* read by the engine; written by sched.c only, but for `user` *
     int n_computed;         /* leading tokens whose KV is written */
     int32_t *blocks;
     int n_blocks;
+    int n_ahead;            /* sched.c's: drafted tokens after n_tokens whose rows this step computed */
     int n_published;        /* sched.c's: leading blocks that the cache knows */
     int in_wave;            /* sched.c's: holds a slot */
     int may_run;            /* sched.c's: what cfg.may_run said in this plan */
@@ -98,6 +99,10 @@ struct qn_sched_cfg {
     int reserved_blocks[QN_CLASSES]; /* blocks that lower classes leave free for it */
     int64_t age_ns;         /* each time a group has lacked service for so long it counts one class higher, at last above
                              * all deadlines: nobody starves; 0: 30 s; < 0: never */
+    /* Speculation: writes up to `most` guesses of what follows the seq's tokens to out and returns how many; their rows are
+     * computed in the same step behind the seq's own. NULL: none. Asked for seqs in DECODE only. */
+    int (*draft)(const struct qn_seq *seq, int32_t *out, int most);
+    int draft_rows_max;     /* decode rows and drafts of one step together */
     /* May this seq run now? (its output buffer has room). NULL: always. */
     int (*may_run)(const struct qn_seq *seq);
 };
@@ -107,7 +112,8 @@ enum qn_drop_reason { QN_DROP_DEADLINE, QN_DROP_WAIT, QN_DROP_NO_BLOCKS /* can n
 struct qn_plan_item {       /* rows [start, start + n_rows) of the seq's tokens are computed in this step */
     struct qn_seq *seq;
     int start, n_rows;
-    int logits;             /* how many of the last rows need logits: 0, 1, or n_rows (score_prompt) */
+    int logits;             /* how many of the last rows need logits: 0, 1, or n_rows (score_prompt, drafts) */
+    int n_draft;            /* rows behind the seq's last token: guesses, written to its tokens past n_tokens */
     int sample;             /* 1: after computed() the last row's logits give the next token: of `seq`, or, with `fork`, of
                              * every branch with qn_sched_first(branch). 0 when max_tokens is 0: the state DECODE of a seq
                              * then tells that its prompt is done */
@@ -162,7 +168,8 @@ void qn_sched_computed(struct qn_sched *s, const struct qn_plan *p);
  * these are the branches to sample from its last row. (Branches that found no slot yet are not among them: they come with
  * a later item. After a preemption some may have tokens already.) */
 int qn_sched_first(const struct qn_seq *q);
-/* Adds a sampled token to a seq in DECODE whose rows are all computed. */
+/* Adds a sampled token to a seq in DECODE whose rows are all computed. If it is the next drafted one, its row counts as
+ * computed and the token after it may be appended too, and so on; any other token ends the drafts of this step. */
 void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token);
 /* Ends one branch: its blocks go back (full ones stay cached). Returns 1 when it was the group's last: the group is then
  * out of the scheduler and the engine's to free. */

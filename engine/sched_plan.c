@@ -257,9 +257,27 @@ static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target,
     return 1;
 }
 
+/* Guesses that fit: into the budgets, the output that is left, and blocks that nobody has to give up. */
+static int plan_draft(struct qn_sched *s, int i, struct qn_seq *q) {
+    const struct qn_group_spec *spec = &q->group->spec;
+    if (!s->cfg.draft || spec->score_prompt) return 0;
+    int most = s->draft_left, room = spec->n_prompt + spec->max_tokens - q->n_tokens - 1;
+    if (most > s->rows_left) most = s->rows_left;
+    if (most > room) most = room;
+    int n_fits = q->n_blocks * s->cfg.block_tokens - q->n_tokens;
+    if (qn_kvcache_available(s->kv) - 1 >= blocks_kept(s, s->run[i]) + blocks_promised(s)) n_fits += s->cfg.block_tokens;
+    if (most > n_fits) most = n_fits;
+    int n = most > 0 ? s->cfg.draft(q, q->tokens + q->n_tokens, most) : 0;
+    if (n > 0) n = grow(s, i, q, q->n_tokens + n) - q->n_tokens;
+    s->draft_left -= n;
+    s->rows_left -= n;
+    return n;
+}
+
 static int plan_decode(struct qn_sched *s, int i, struct qn_seq *q) {
     if (grow(s, i, q, q->n_tokens) < q->n_tokens) return 0;
-    s->items[s->plan.n_items++] = (struct qn_plan_item){.seq = q, .start = q->n_tokens - 1, .n_rows = 1, .logits = 1, .sample = 1};
+    int n = plan_draft(s, i, q);
+    s->items[s->plan.n_items++] = (struct qn_plan_item){.seq = q, .start = q->n_tokens - 1, .n_rows = 1 + n, .logits = 1 + n, .n_draft = n, .sample = 1};
     return 1;
 }
 
@@ -357,6 +375,7 @@ const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns) {
     s->rows_left = s->cfg.step_rows_max - n_decodes;
     if (n_decodes > 0 && s->cfg.prefill_chunk_max > 0 && s->rows_left > s->cfg.prefill_chunk_max)
         s->rows_left = s->cfg.prefill_chunk_max;
+    s->draft_left = s->cfg.draft_rows_max - n_decodes;
     struct qn_group *w = first_waiting(s);
     for (int i = 0;; i++) {
         if (w && (i == s->n_run || w->rank < s->run[i]->rank)) {

@@ -145,8 +145,9 @@ static void pick_one(void *arg, int i) {
     } else {
         float *own = (float *)(uintptr_t)row;
         if (k->copy) own = memcpy(e->sampler_row[s], row, (size_t)e->info.n_vocab * sizeof *row);
-        struct qn_history h = {.tokens = k->seq->tokens, .n_prompt = (size_t)k->seq->group->spec.n_prompt, .n = (size_t)k->seq->n_tokens};
-        uint32_t n_ban = k->st->branches[k->branch].n_output < j->min_tokens ? k->st->n_ban : 0;
+        int n_prompt = k->seq->group->spec.n_prompt;
+        struct qn_history h = {.tokens = k->seq->tokens, .n_prompt = (size_t)n_prompt, .n = k->position};
+        uint32_t n_ban = (int)k->position - n_prompt < j->min_tokens ? k->st->n_ban : 0;
         k->id = qn_sampler_pick(e->samplers[s], &j->sampling, own, &h, (uint32_t)k->branch, k->position, k->st->ban, n_ban, NULL,
                                 j->n_logprobs < 0 ? 0 : j->n_logprobs, j->n_logprobs < 0 ? NULL : &k->lp);
     }
@@ -161,7 +162,8 @@ static void end_branch(struct qn_engine *e, struct qn_stream *st, struct qn_seq 
 
 static void use_pick(struct qn_engine *e, const struct qn_pick *k) {
     struct qn_stream *st = k->st;
-    if (st->place != QN_ST_SCHEDULED) return; /* another branch failed the request in this very step */
+    if (st->place != QN_ST_SCHEDULED || st->branches[k->branch].done) return; /* it ended in this very step */
+    if (k->follows && !st->branches[k->branch].chain) return; /* a guess before it was wrong */
     if (k->score_id >= 0) {
         qn_stream_prompt(st, (uint32_t)k->score_id, &k->lp);
     } else if (k->id < 0 || (uint32_t)k->id >= e->info.n_vocab) {
@@ -169,8 +171,11 @@ static void use_pick(struct qn_engine *e, const struct qn_pick *k) {
         fail(e, st, QN_E_INTERNAL);
         return;
     } else {
+        struct qn_branch *b = &st->branches[k->branch];
         e->now.output_tokens++;
+        b->n_accepted += k->follows;
         int reason = qn_stream_token(st, k->branch, (uint32_t)k->id, st->job.n_logprobs < 0 ? NULL : &k->lp, e->tok);
+        b->chain = reason < 0 && k->draft == k->id;
         if (reason < 0) qn_sched_append(e->sched, k->seq, k->id);
         else end_branch(e, st, k->seq, reason);
     }
@@ -202,7 +207,8 @@ static void add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k,
         return;
     }
     if (!it->sample) return;
-    struct qn_pick p = {.st = st, .seq = q, .branch = q->branch, .logits_row = logits_row, .score_id = -1, .position = (uint32_t)(pos + 1)};
+    struct qn_pick p = {.st = st, .seq = q, .branch = q->branch, .logits_row = logits_row, .score_id = -1, .position = (uint32_t)(pos + 1),
+                        .follows = pos >= q->n_tokens, .draft = k < it->n_rows - 1 ? q->tokens[pos + 1] : -1};
     if (!it->fork) *next_pick(e, n) = p;
     for (int b = 0; it->fork && b < g->spec.n_branches; b++) {
         if (!qn_sched_first(&g->seqs[b])) continue;
@@ -219,6 +225,11 @@ static void sample(struct qn_engine *e, const struct qn_plan *p) {
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
         struct qn_stream *st = it->seq->group->spec.user;
+        if (it->n_draft) {
+            struct qn_branch *b = &st->branches[it->seq->branch];
+            b->n_drafted += it->n_draft;
+            b->n_accepted_before = b->n_accepted;
+        }
         if (it->seq->group->spec.score_prompt && it->logits == it->n_rows && st->n_scored == 0) {
             qn_stream_prompt(st, (uint32_t)it->seq->tokens[0], NULL);
             tell(e, st);
@@ -253,9 +264,23 @@ static void end_scored(struct qn_engine *e, const struct qn_plan *p) {
     }
 }
 
+/* Tells each guesser how it did. */
+static void judge_drafts(struct qn_engine *e, const struct qn_plan *p) {
+    for (int i = 0; i < p->n_items; i++) {
+        if (p->items[i].n_draft == 0) continue;
+        struct qn_stream *st = p->items[i].seq->group->spec.user;
+        struct qn_branch *b = &st->branches[p->items[i].seq->branch];
+        int n_accepted = b->n_accepted - b->n_accepted_before;
+        qn_stream_guessed(st, p->items[i].n_draft, n_accepted);
+        e->now.spec_drafts++;
+        e->now.spec_draft_tokens += (uint64_t)p->items[i].n_draft;
+        e->now.spec_accepted_tokens += (uint64_t)n_accepted;
+    }
+}
+
 static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0, int64_t t1) {
     int decode = 0;
-    for (int i = 0; i < p->n_items; i++) decode += p->items[i].n_rows == 1 && p->items[i].logits == 1;
+    for (int i = 0; i < p->n_items; i++) decode += p->items[i].sample && p->items[i].n_rows == 1 + p->items[i].n_draft ? p->items[i].n_rows : 0;
     double s = (double)(t1 - t0) / 1e9 + 1e-9, mix = e->now.steps ? RATE_KEEP : 0;
     e->now.step_ms_mean = mix * e->now.step_ms_mean + (1 - mix) * s * 1e3;
     if (decode) e->now.decode_tok_s = mix * e->now.decode_tok_s + (1 - mix) * decode / s;
@@ -290,6 +315,7 @@ static void run(struct qn_engine *e, const struct qn_plan *p) {
     qn_forward_step(e->forward, &b);
     qn_sched_computed(e->sched, p);
     sample(e, p);
+    judge_drafts(e, p);
     end_scored(e, p);
     int64_t t1 = qn_clock_ns();
     count_step(e, p, t0, t1);

@@ -16,12 +16,13 @@
 
 struct record {
     uint32_t kind, branch, id, n_text;
-    int32_t reason, stop_index, n_output, n_cached;
-    uint32_t has_lp, pad[3];
+    int32_t reason, stop_index, n_output, n_cached, n_accepted, n_rejected;
+    uint32_t has_lp, pad;
 };
 
 /* A step writes at most a TOKEN and a FINISHED for each branch, and a PROMPT for each row that it scores. One record more
  * is counted, since the ring may give up that much at its end. */
+enum { REST_FIRST = 8, REST_MOST = 256, GUESS_FIRST = 4 };
 enum { SCORE_RECORD = sizeof(struct record) + sizeof(struct qn_logprobs), RECORDS_A_STEP = 2, RING_UNIT = 32 };
 
 /* --- making and freeing ------------------------------------------------------------------------------------------ */
@@ -97,11 +98,17 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     st->job.prompt = NULL;
     int rc = copy_lists(st, job, ends, n_ends);
     if (rc == 0) rc = make_branches(st, qn_tokenizer_piece_max(tok));
-    st->step_bytes = ((uint32_t)job->n_branches * RECORDS_A_STEP + 1) * (st->record_max + RING_UNIT);
+    uint32_t records = (uint32_t)job->n_branches * RECORDS_A_STEP + 1 + (st->job.speculate ? QN_DRAFT_MOST : 0);
+    st->step_bytes = records * (st->record_max + RING_UNIT);
     if (job->prompt_logprobs >= 0) st->score_bytes = (uint32_t)(step_rows + 1) * (SCORE_RECORD + RING_UNIT);
     size_t ring = 2 * ((size_t)st->step_bytes + st->score_bytes);
     if (rc == 0) rc = qn_ring_init(&st->ring, ring > QN_STREAM_BYTES ? ring : QN_STREAM_BYTES);
     if (rc == 0) rc = make_group(st, job);
+    if (rc == 0 && job->speculate && job->n_branches == 1 && job->max_tokens > 1) {
+        st->guess = (struct qn_guesser){.draft = qn_draft_new(job->n_prompt + (size_t)job->max_tokens, job->prediction, job->n_prediction),
+                                        .length = GUESS_FIRST, .penalty = REST_FIRST};
+        if (!st->guess.draft) rc = QN_E_NOMEM;
+    }
     if (rc < 0) qn_stream_free(st);
     else *out = st;
     return rc;
@@ -110,6 +117,7 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
 void qn_stream_free(struct qn_stream *st) {
     if (!st) return;
     qn_group_free(st->group);
+    qn_draft_free(st->guess.draft);
     qn_ring_done(&st->ring);
     if (st->branches) free(st->branches[0].held);
     free(st->branches);
@@ -201,7 +209,8 @@ static int is_stop_id(const struct qn_job *j, uint32_t id) {
 static void put_finished(struct qn_stream *st, int branch, enum qn_finish reason, int stop_index, uint32_t id, const char *text, size_t n) {
     struct qn_branch *b = &st->branches[branch];
     put(st, (struct record){.kind = QN_EV_FINISHED, .branch = (uint32_t)branch, .id = id, .reason = (int32_t)reason,
-                            .stop_index = stop_index, .n_output = b->n_output}, NULL, text, n);
+                            .stop_index = stop_index, .n_output = b->n_output,
+                            .n_accepted = b->n_accepted, .n_rejected = b->n_drafted - b->n_accepted}, NULL, text, n);
     b->done = 1;
 }
 
@@ -246,6 +255,35 @@ void qn_stream_finish(struct qn_stream *st, int branch, enum qn_finish reason) {
     put_finished(st, branch, reason, -1, 0, st->branches[branch].held, st->branches[branch].n_held);
 }
 
+/* --- guessing ------------------------------------------------------------------------------------------------------ */
+
+int qn_stream_guess(struct qn_stream *st, const int32_t *tokens, size_t n, int32_t *out, int most) {
+    struct qn_guesser *g = &st->guess;
+    if (!g->draft) return 0;
+    if (g->rest > 0) {
+        g->rest--;
+        return 0;
+    }
+    qn_draft_feed(g->draft, tokens, n);
+    return qn_draft_guess(g->draft, out, most < g->length ? most : g->length);
+}
+
+/* Longer while all comes true; where little does, a rest that doubles, so that text which only looks repetitive costs
+ * almost nothing. */
+void qn_stream_guessed(struct qn_stream *st, int n_drafted, int n_accepted) {
+    struct qn_guesser *g = &st->guess;
+    if (n_accepted == n_drafted) {
+        g->length = g->length * 2 < QN_DRAFT_MOST ? g->length * 2 : QN_DRAFT_MOST;
+        g->penalty = REST_FIRST;
+    } else if (n_accepted * 3 < n_drafted) {
+        g->length = GUESS_FIRST;
+        g->rest = g->penalty;
+        g->penalty = g->penalty * 2 < REST_MOST ? g->penalty * 2 : REST_MOST;
+    } else {
+        g->length = n_accepted + 1;
+    }
+}
+
 /* --- the consumer's side ------------------------------------------------------------------------------------------ */
 
 int qn_stream_ready(const struct qn_stream *st) {
@@ -271,7 +309,7 @@ int qn_stream_next(struct qn_stream *st, struct qn_event *ev) {
             .text = p + sizeof r + (r.has_lp ? sizeof(struct qn_logprobs) : 0),
             .lp = r.has_lp ? (const struct qn_logprobs *)(const void *)(p + sizeof r) : NULL,
             .reason = (enum qn_finish)r.reason, .stop_index = r.stop_index, .n_cached = r.n_cached,
-            .n_prompt = st->group->spec.n_prompt, .n_output = r.n_output,
+            .n_prompt = st->group->spec.n_prompt, .n_output = r.n_output, .n_accepted = r.n_accepted, .n_rejected = r.n_rejected,
         };
         st->peeked = 1;
         st->n_finished += r.kind == QN_EV_FINISHED;

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "engine/base/ring.h"
+#include "engine/draft.h"
 #include "engine/engine.h"
 #include "engine/sched.h"
 
@@ -17,6 +18,15 @@ struct qn_branch {          /* one sequence's text; engine thread */
     uint32_t n_held, cap;
     int n_output;
     int done;
+    int chain;              /* 1: the draft row before this one came true, so the next row's pick counts */
+    int n_drafted, n_accepted, n_accepted_before; /* guesses asked for; that came true; in earlier steps */
+};
+
+struct qn_guesser {         /* speculation of a request with one branch; engine thread */
+    struct qn_draft *draft; /* NULL: off */
+    int length;             /* guesses to ask for now */
+    int rest;               /* steps to leave out after guesses that did not pay */
+    int penalty;            /* how long the next rest is */
 };
 
 enum qn_stream_place { QN_ST_SUBMITTED, QN_ST_SCHEDULED, QN_ST_OUT };
@@ -29,6 +39,7 @@ struct qn_stream {
     uint32_t n_ban;
     struct qn_group *group; /* owned; in the scheduler's hands while place is SCHEDULED */
     struct qn_branch *branches;
+    struct qn_guesser guess;
     struct qn_ring ring;
     uint32_t record_max;    /* bytes of the largest record of one branch and step */
     uint32_t stop_bytes_max;
@@ -61,6 +72,11 @@ void qn_stream_prompt(struct qn_stream *st, uint32_t id, const struct qn_logprob
 int qn_stream_token(struct qn_stream *st, int branch, uint32_t id, const struct qn_logprobs *lp, const struct qn_tokenizer *tok);
 /* Ends a branch that sampled nothing more (max_tokens 0). */
 void qn_stream_finish(struct qn_stream *st, int branch, enum qn_finish reason);
+
+/* Guesses for branch 0 whose tokens are tokens[0..n): writes up to `most`, returns how many. */
+int qn_stream_guess(struct qn_stream *st, const int32_t *tokens, size_t n, int32_t *out, int most);
+/* What became of them: how many to ask for next time, or a rest. */
+void qn_stream_guessed(struct qn_stream *st, int n_drafted, int n_accepted);
 
 /* Makes the engine thread look around again (engine.c). Any thread. */
 void qn_engine_nudge(struct qn_engine *e);

@@ -17,7 +17,7 @@ struct said_branch {
 
 struct said {
     struct qn_stream *st;
-    int started, n_cached, failed, n_left, n_prompt_lp, broken; /* broken: events out of order */
+    int started, n_cached, failed, n_left, n_prompt_lp, n_accepted, broken; /* broken: events out of order */
     int hold;                   /* 1: do not read (a stalled consumer) */
     float prompt_lp[SAID_TOKENS_MAX];
     int64_t first_ns, done_ns;

@@ -240,6 +240,44 @@ TEST(engine, prompt_scores_are_the_scores_of_generation) {
     qn_engine_close(e);
 }
 
+/* Repetitive prompts, so that guesses come true often: the same ids and log-probabilities as without guessing. */
+TEST_SLOW(engine, speculation_changes_nothing_but_the_number_of_steps, 120) {
+    static struct answer plain_answer[12];
+    uint64_t steps[2];
+    for (int on = 0; on < 2; on++) {
+        struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 512, .no_prefix_cache = 1});
+        int n_accepted = 0;
+        for (int i = 0; i < 12; i++) {
+            struct said *p = &said[i];
+            struct qn_job j = mixed_job(e, i, 60, 60);
+            for (size_t k = 8; k < j.n_prompt; k++) prompts[i][k] = prompts[i][k % 8];
+            j.speculate = on;
+            j.ignore_eos = i % 4 != 0;
+            j.min_tokens = i % 5 == 0 ? 12 : 0;
+            ASSERT_EQ(client_submit(e, p, j), 0);
+            if (i % 2) continue; /* some alone, some together */
+            ASSERT_EQ(client_wait(e, &p, 1, 60), 1);
+        }
+        for (int i = 0; i < 12; i++) list[i] = &said[i];
+        ASSERT_EQ(client_wait(e, list, 12, 100), 12);
+        for (int i = 0; i < 12; i++) {
+            EXPECT_EQ(said[i].broken, 0);
+            if (!on) keep(&plain_answer[i], &said[i]);
+            else if (!same(&plain_answer[i], &said[i])) qn_test_fail(__FILE__, __LINE__, "request %d differs with speculation", i);
+            n_accepted += said[i].n_accepted;
+            client_close(&said[i]);
+        }
+        struct qn_engine_stats s;
+        qn_engine_stats(e, &s);
+        steps[on] = s.steps;
+        EXPECT_EQ(s.spec_accepted_tokens, n_accepted);
+        EXPECT_EQ(s.kv_held, 0);
+        if (on) EXPECT(n_accepted > 0);
+        qn_engine_close(e);
+    }
+    EXPECT(steps[1] < steps[0]);
+}
+
 TEST(engine, a_stalled_reader_pauses_only_itself) {
     struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 2048});
     static struct said slow, quick[3];

@@ -320,7 +320,8 @@ static size_t deepseek3_match(const char *p, size_t n) { /* length at 0, or 0 */
         while (ascii_letter(p, n, i)) i++;
         return i;
     }
-    if (!newline(c) && !is(c, LETTER | QN_SET_P | QN_SET_S) && is(at(p, n, c.len), LETTER_MARK)) return run(p, n, c.len, LETTER_MARK);
+    if (!newline(c) && !is(c, LETTER | QN_SET_P | QN_SET_S) && is(at(p, n, c.len), LETTER_MARK))
+        return run(p, n, c.len, LETTER_MARK);
     if (is(c, LETTER_MARK)) return run(p, n, 0, LETTER_MARK);
     i = run(p, n, c.r == ' ', QN_SET_P | QN_SET_S);
     if (i > (c.r == ' ')) {
@@ -340,6 +341,7 @@ static size_t deepseek3(const char *p, size_t n) {
 static const struct qn_pretok rows[] = {
     {.name = "smollm", .stage = {digit, gpt2}},
     {.name = "qwen2", .stage = {qwen2}, .nfc = 1},
+    {.name = "deepseek-r1-qwen", .stage = {qwen2}, .nfc = 1},
     {.name = "llama-bpe", .stage = {llama3}, .whole_words = 1, .adds_bos = 1},
     {.name = "llama3", .stage = {llama3}, .whole_words = 1, .adds_bos = 1},
     {.name = "llama-v3", .stage = {llama3}, .whole_words = 1, .adds_bos = 1},
@@ -357,6 +359,8 @@ static const struct qn_pretok rows[] = {
     {.name = "phi-2", .stage = {gpt2}},
     {.name = "dbrx", .stage = {llama3}},
     {.name = "smaug-bpe", .stage = {llama3}},
+    {.name = "glm4", .stage = {llama3}, .whole_words = 1},
+    {.name = "chatglm-bpe", .stage = {llama3}},
     {.name = "qwen35", .stage = {qwen35}},
     {.name = "gpt-4o", .stage = {gpt4o}},
     {.name = "llama4", .stage = {gpt4o}},
@@ -372,8 +376,10 @@ const struct qn_pretok *qn_pretok_find(const char *name, size_t n) {
 }
 
 const char *qn_pretok_names(void) {
-    return "smollm, qwen2, llama-bpe (llama3, llama-v3), gpt-2, deepseek-llm, deepseek-coder, deepseek-v3, falcon, starcoder, "
-           "refact, codeshell, command-r, mpt, olmo, phi-2, dbrx, smaug-bpe, qwen35, gpt-4o, llama4, tekken, default";
+    return "smollm, qwen2, deepseek-r1-qwen, llama-bpe (llama3, llama-v3), gpt-2, deepseek-llm, deepseek-coder, deepseek-v3, "
+           "falcon, starcoder, "
+           "refact, codeshell, command-r, mpt, olmo, phi-2, dbrx, smaug-bpe, glm4, chatglm-bpe, qwen35, gpt-4o, llama4, tekken, "
+           "default";
 }
 
 struct split {

@@ -45,7 +45,8 @@ int qn_special_looks_final(struct qn_str s) {
     static const char *const final[] = {
         "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<|call|>",
         "<|calls|>", "<|flush|>", "<end_of_turn>", "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", "</s>", "<eos>", "<EOT>",
-        "_<EOT>", "[EOT]", "[EOS]", "<turn|>", "<|tool_response>", "[e~[", ("<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"),
+        "_<EOT>", "[EOT]", "[EOS]", "<turn|>", "<|tool_response>", "[e~[",
+        "<\uFF5Cend\u2581of\u2581sentence\uFF5C>",
         "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", /* what a completion model writes when its file is done */
     };
     for (size_t i = 0; i < sizeof final / sizeof *final; i++)
@@ -63,7 +64,8 @@ static int by_bytes(const void *a, const void *b) {
     return x->id < y->id ? -1 : x->id > y->id;                    /* else the first */
 }
 
-int qn_specials_init(struct qn_specials *s, const struct qn_vocab *v, const unsigned char *guarded, int spaces, struct qn_err *err) {
+int qn_specials_init(struct qn_specials *s, const struct qn_vocab *v, const unsigned char *guarded, int spaces,
+                     struct qn_err *err) {
     uint32_t n = 0;
     *s = (struct qn_specials){.spaces = spaces};
     for (uint32_t id = 0; id < v->n; id++)
@@ -117,7 +119,8 @@ static inline unsigned text_byte(const struct qn_specials *s, const char *p, siz
     return (unsigned char)*p;
 }
 
-const struct qn_special_entry *qn_specials_match(const struct qn_specials *s, const char *p, size_t n, size_t trusted, size_t *len) {
+const struct qn_special_entry *qn_specials_match(const struct qn_specials *s, const char *p, size_t n, size_t trusted,
+                                                 size_t *len) {
     const struct qn_special_entry *best = NULL;
     uint32_t lo = 0, hi = s->n;
     size_t i = 0, step;

@@ -21,11 +21,13 @@ struct qn_specials {
 };
 
 /* Takes in every token of kind CONTROL, UNKNOWN or USER. `spaces` as above. QN_E_NOMEM. */
-int qn_specials_init(struct qn_specials *s, const struct qn_vocab *v, const unsigned char *guarded, int spaces, struct qn_err *err);
+int qn_specials_init(struct qn_specials *s, const struct qn_vocab *v, const unsigned char *guarded, int spaces,
+                     struct qn_err *err);
 void qn_specials_done(struct qn_specials *s);
 /* The longest special at p[0..n): its entry and *len, the bytes of text that it covers; NULL: none. Guarded ones only when
  * they end within the first `trusted` bytes. */
-const struct qn_special_entry *qn_specials_match(const struct qn_specials *s, const char *p, size_t n, size_t trusted, size_t *len);
+const struct qn_special_entry *qn_specials_match(const struct qn_specials *s, const char *p, size_t n, size_t trusted,
+                                                 size_t *len);
 /* The first place in p[0..n) where one might begin, or n. */
 size_t qn_specials_next(const struct qn_specials *s, const char *p, size_t n);
 /* The entry with this exact spelling, or NULL. */

@@ -122,7 +122,8 @@ static void mend_kinds(const struct qn_str *text, uint32_t n, unsigned char *kin
 
 static void set_ends(struct qn_tokenizer *t, const struct qn_gguf *g) {
     const struct qn_vocab *v = &t->vocab;
-    int64_t more[] = {t->eos, read_id(g, "tokenizer.ggml.eot_token_id", v->n, -1), read_id(g, "tokenizer.ggml.eom_token_id", v->n, -1)};
+    int64_t more[] = {t->eos, read_id(g, "tokenizer.ggml.eot_token_id", v->n, -1),
+                      read_id(g, "tokenizer.ggml.eom_token_id", v->n, -1)};
     int64_t end = -1;
     int returns = 0, calls = 0, flushes = 0;
     for (uint32_t i = 0; i < v->n; i++) {
@@ -182,7 +183,8 @@ static int open_spm(struct qn_tokenizer *t, const struct qn_gguf *g, struct qn_e
     int rc = score ? qn_gguf_array_f32(g, "tokenizer.ggml.scores", score, t->vocab.n, &count)
                    : qn_fail(err, QN_E_NOMEM, "vocabulary: no memory");
     if (rc == 0 && count < t->vocab.n) rc = QN_E_DATA;
-    if (rc < 0) rc = qn_fail(err, rc == QN_E_NOT_FOUND ? QN_E_DATA : rc, "tokenizer.ggml.scores: missing, too short or not floats");
+    if (rc < 0)
+        rc = qn_fail(err, rc == QN_E_NOT_FOUND ? QN_E_DATA : rc, "tokenizer.ggml.scores: missing, too short or not floats");
     if (rc == 0) rc = qn_spm_init(&t->spm, &t->vocab, score, err);
     free(score);
     return rc;
@@ -203,7 +205,8 @@ static int open_vocab(struct qn_tokenizer *t, const struct qn_gguf *g, struct qn
     if (qn_gguf_array_strs(g, "tokenizer.ggml.tokens", &text, &n) < 0)
         return qn_fail(err, QN_E_DATA, "tokenizer.ggml.tokens: missing or not strings");
     if (n == 0 || n > QN_VOCAB_MAX)
-        return qn_fail(err, QN_E_LIMIT, "tokenizer.ggml.tokens: %llu tokens, 1 to %u are possible", (unsigned long long)n, QN_VOCAB_MAX);
+        return qn_fail(err, QN_E_LIMIT, "tokenizer.ggml.tokens: %llu tokens, 1 to %u are possible", (unsigned long long)n,
+                       QN_VOCAB_MAX);
     int rc = read_kinds(g, (uint32_t)n, &kind, err);
     if (rc < 0) return rc;
     int html = find_text(text, (uint32_t)n, "<table>") >= 0;
@@ -334,7 +337,8 @@ static int encode_text(struct job *j, const struct qn_text *x) {
         if (rc == 0) rc = qn_ids_push(j->out, j->ids_max, e->id);
         at += len;
         /* Phi-3's <unk>, <s> and <|endoftext|> do not eat what follows. */
-        if (t->eats_space && e->guarded && e->id != t->vocab.unk && (int64_t)e->id != t->bos && !is_text(t->vocab.text[e->id], "<|endoftext|>"))
+        if (t->eats_space && e->guarded && e->id != t->vocab.unk && (int64_t)e->id != t->bos &&
+            !is_text(t->vocab.text[e->id], "<|endoftext|>"))
             while (at < x->n && strchr(" \t\n\v\f\r", x->p[at]) && x->p[at]) at++;
         from = at;
         prefix = t->space_prefix;
@@ -353,7 +357,8 @@ int qn_tokenizer_encode(const struct qn_tokenizer *t, const struct qn_text *text
     if (rc == 0 && (flags & QN_TOK_ADD_SPECIAL) && t->adds_eos) rc = qn_ids_push(out, ids_max, (uint32_t)t->eos);
     qn_merge_done(&j.merge);
     free(j.buf);
-    if (rc == QN_E_LIMIT) return qn_fail(err, rc, "text of %zu bytes: more than %zu tokens", text->n, ids_max ? ids_max : TEXT_MAX);
+    if (rc == QN_E_LIMIT)
+        return qn_fail(err, rc, "text of %zu bytes: more than %zu tokens", text->n, ids_max ? ids_max : TEXT_MAX);
     if (rc == QN_E_DATA) return qn_fail(err, rc, "text holds a character that this vocabulary has no token for");
     if (rc < 0) return qn_fail(err, rc, "tokenizing %zu bytes: no memory", text->n);
     return 0;

@@ -5,7 +5,9 @@
  *
  * Special tokens (invariant 8 of ARCHITECTURE.md): a control token is recognised only where its whole spelling lies in
  * TRUSTED bytes, those that a chat template wrote itself. In every other byte its spelling is plain text. Ordinary text
- * is never cut at a border between trusted and untrusted bytes, so user text tokenises as the reference does.
+ * is never cut at a border between trusted and untrusted bytes, so user text tokenises as the reference does. Added tokens
+ * of kind USER are found in all text, as in the reference, when they are text (spaces, HTML tags); those that mark
+ * structure (<tool_call>, <|...|>, [INST]) are kept to trusted bytes like control tokens (engine/special.c).
  * Thread: const after open, safe anywhere. */
 #ifndef QN_TOKENIZER_H
 #define QN_TOKENIZER_H
@@ -46,8 +48,9 @@ int qn_tokenizer_open(struct qn_tokenizer **out, const struct qn_gguf *g, struct
 void qn_tokenizer_close(struct qn_tokenizer *t);
 
 /* Appends the ids of `text` to out. Time is near linear in text->n for any input. Stops with QN_E_LIMIT when out would
- * pass `ids_max` (0: no limit); QN_E_NOMEM. Invalid UTF-8 is tokenised as the reference tokenises U+FFFD or raw bytes
- * (byte BPE: raw bytes). */
+ * pass `ids_max` (0: no limit); QN_E_NOMEM. Invalid UTF-8 becomes the tokens of its raw bytes. A byte that a byte-level
+ * vocabulary has no token for is left out, as in the reference; QN_E_DATA when SentencePiece has neither byte tokens nor an
+ * unknown token. On an error `out` may hold some ids. */
 int qn_tokenizer_encode(const struct qn_tokenizer *t, const struct qn_text *text, unsigned flags, size_t ids_max,
                         struct qn_ids *out, struct qn_err *err);
 

@@ -9,20 +9,31 @@
 #define CHECK(c) do { if (!(c)) { fprintf(stderr, "tokenizer_fuzz: %s (line %d)\n", #c, __LINE__); abort(); } } while (0)
 
 enum { N_VOCABS = 4, RANGES_MAX = 16 };
-static const char *const words[] = {"th", "in", "er", "the", "ing", "aa", "aaaa", "00", "\xC4\xA0t", "\xC4\xA0the", "\xC4\xA0\xC4\xA0", "\xC4\x8A\xC4\x8A",
-                                    "\xC3\x8C\xC4\xA3", "'s"};
-static const char *const merges[] = {"t h", "i n", "e r", "th e", "in g", "a a", "aa aa", "0 0", "\xC4\xA0 t", "\xC4\xA0t he", "\xC4\xA0 the",
-                                     "\xC4\xA0 \xC4\xA0", "\xC4\x8A \xC4\x8A", "\xC3\x8C \xC4\xA3", "' s"};
-static const char *const pieces[] = {"\xE2\x96\x81", "t", "h", "e", "a", "th", "\xE2\x96\x81t", "the", "\xE2\x96\x81the", "aa", "aaaa", "\xE2\x96\x81\xE2\x96\x81"};
+/* clang-format off */
+static const char *const words[] = {
+    "th", "in", "er", "the", "ing", "aa", "aaaa", "00", "\xC4\xA0t", "\xC4\xA0the", "\xC4\xA0\xC4\xA0",
+    "\xC4\x8A\xC4\x8A", "\xC3\x8C\xC4\xA3", "'s",
+};
+static const char *const merges[] = {
+    "t h", "i n", "e r", "th e", "in g", "a a", "aa aa", "0 0", "\xC4\xA0 t", "\xC4\xA0t he", "\xC4\xA0 the",
+    "\xC4\xA0 \xC4\xA0", "\xC4\x8A \xC4\x8A", "\xC3\x8C \xC4\xA3", "' s",
+};
+static const char *const pieces[] = {
+    "\xE2\x96\x81", "t", "h", "e", "a", "th", "\xE2\x96\x81t", "the", "\xE2\x96\x81the", "aa", "aaaa",
+    "\xE2\x96\x81\xE2\x96\x81",
+};
+/* clang-format on */
 static const char *const specials[] = {"<|a|>", "<|ab|>", "<|", "</s>", "<s>", "\n\n", "  "};
 static const int special_kind[] = {3, 3, 3, 3, 3, 4, 4};
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static struct qn_tokenizer *vocab[N_VOCABS];
-static struct qn_gguf *file[N_VOCABS]; /* kept, so that a leak checker sees that they are */
-static int n_files;
+static struct { /* live until the process ends, where a leak checker can see them */
+    struct qn_tokenizer *t;
+    struct qn_gguf *g;
+    char *bytes;
+} vocab[N_VOCABS];
 
-static struct qn_tokenizer *build(const char *model, const char *pre) {
+static void build(int k, const char *model, const char *pre) {
     struct tiny_gguf w;
     struct qn_gguf *g;
     struct qn_tokenizer *t;
@@ -42,7 +53,8 @@ static struct qn_tokenizer *build(const char *model, const char *pre) {
     for (uint64_t i = 0; i < n_words; i++) tiny_text(&w, bytes ? words[i] : pieces[i], strlen(bytes ? words[i] : pieces[i]));
     for (size_t i = 0; i < COUNT(specials); i++) tiny_text(&w, specials[i], strlen(specials[i]));
     tiny_kv_array(&w, "tokenizer.ggml.token_type", TINY_I32, n);
-    for (uint64_t i = 0; i < n; i++) tiny_u32(&w, i < 256 ? (bytes ? 1 : 6) : i < 256 + n_words ? 1 : (uint32_t)special_kind[i - 256 - n_words]);
+    for (uint64_t i = 0; i < n; i++)
+        tiny_u32(&w, i < 256 ? (bytes ? 1 : 6) : i < 256 + n_words ? 1 : (uint32_t)special_kind[i - 256 - n_words]);
     tiny_kv_array(&w, "tokenizer.ggml.scores", TINY_F32, n);
     for (uint64_t i = 0; i < n; i++) {
         float score = -(float)i;
@@ -56,8 +68,9 @@ static struct qn_tokenizer *build(const char *model, const char *pre) {
         fprintf(stderr, "%s\n", err.text);
         abort();
     }
-    file[n_files++] = g;
-    return t; /* lives, as its mapping does, until the process ends */
+    vocab[k].t = t;
+    vocab[k].g = g;
+    vocab[k].bytes = w.p;
 }
 
 /* U+2581 is a space to SentencePiece. */
@@ -81,8 +94,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     size_t n_r = 0, at = 0;
     if (n < 2) return 0;
     int k = data[0] % N_VOCABS, spm = k == N_VOCABS - 1;
-    if (!vocab[k]) vocab[k] = build(spm ? "llama" : "gpt2", pre[k]);
-    const struct qn_tokenizer *t = vocab[k];
+    if (!vocab[k].t) build(k, spm ? "llama" : "gpt2", pre[k]);
+    const struct qn_tokenizer *t = vocab[k].t;
     size_t want_r = data[1] % RANGES_MAX, head = 2 + 2 * want_r;
     if (head > n) return 0;
     const char *p = (const char *)data + head;
@@ -112,7 +125,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         m = spaced(p, len, want);
         /* One space goes in front of every part of text, after special tokens too; only the first is the decoder's to strip. */
         int plain = 1;
-        for (size_t i = 0; i < ids.n; i++) plain &= qn_tokenizer_kind(t, ids.v[i]) != QN_TOKEN_CONTROL && qn_tokenizer_kind(t, ids.v[i]) != QN_TOKEN_USER;
+        for (size_t i = 0; i < ids.n; i++)
+            plain &= qn_tokenizer_kind(t, ids.v[i]) != QN_TOKEN_CONTROL && qn_tokenizer_kind(t, ids.v[i]) != QN_TOKEN_USER;
         if (plain && len > 0) CHECK(o == m + 1 && got[0] == ' ' && !memcmp(got + 1, want, m));
         CHECK(o >= m);
     } else {
@@ -122,7 +136,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         struct qn_ids few = {0};
         CHECK(qn_tokenizer_encode(t, &x, 0, ids.n - 1, &few, NULL) == QN_E_LIMIT && few.n <= ids.n - 1);
         few.n = 0;
-        CHECK(qn_tokenizer_encode(t, &x, 0, ids.n, &few, NULL) == 0 && few.n == ids.n && !memcmp(few.v, ids.v, ids.n * sizeof *ids.v));
+        CHECK(qn_tokenizer_encode(t, &x, 0, ids.n, &few, NULL) == 0 && few.n == ids.n &&
+              !memcmp(few.v, ids.v, ids.n * sizeof *ids.v));
         free(few.v);
     }
     free(got);

@@ -58,7 +58,9 @@ int qn_vocab_unreachable(enum qn_spelling spelling, struct qn_str s, size_t n_ra
     return 0;
 }
 
-static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; }
+static int hex(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
 
 /* The value of <0xNN>, or -1. */
 static int byte_token(struct qn_str s) {

@@ -6,6 +6,7 @@
 #include "tests/run.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <time.h>
 
 #define VECTORS "tests/vectors/tokenizer/"
@@ -29,7 +30,8 @@ static struct file open_file(const char *path) {
     struct file f = {0};
     struct qn_err err = {0};
     if (qn_gguf_open(&f.g, path, &err) < 0 || qn_tokenizer_open(&f.t, f.g, &err) < 0) {
-        qn_test_fail(__FILE__, __LINE__, "%s: %s (scripts/fetch-model.sh and scripts/fetch-vectors.sh fetch what is missing)", path, err.text);
+        qn_test_fail(__FILE__, __LINE__, "%s: %s (scripts/fetch-model.sh and scripts/fetch-vectors.sh fetch what is missing)",
+                     path, err.text);
         qn_test_stop();
     }
     return f;
@@ -95,7 +97,8 @@ static void want_ids(const char *what, long which, struct qn_ids got, char **lin
         *line = end;
     }
     if (**line == '\n') (*line)++;
-    if (bad || i != got.n) qn_test_fail(__FILE__, __LINE__, "%s: text %ld: %zu ids instead of %zu, or others", what, which, got.n, i);
+    if (bad || i != got.n)
+        qn_test_fail(__FILE__, __LINE__, "%s: text %ld: %zu ids instead of %zu, or others", what, which, got.n, i);
     free(got.v);
 }
 
@@ -141,14 +144,13 @@ struct texts {
     json_t **v;
 };
 static struct texts texts(void) {
-    static json_t *all[4096];
-    struct texts x = {0, all};
+    struct texts x = {0, calloc(4096, sizeof *x.v)};
     size_t n;
     char *p = slurp(VECTORS "texts.jsonl", &n);
     for (char *line = p, *next; (next = strchr(line, '\n')); line = next + 1) {
-        ASSERT(x.n < 4096);
-        all[x.n] = json_loadb(line, (size_t)(next - line), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
-        ASSERT(json_is_string(all[x.n]));
+        ASSERT(x.n < 4096 && x.v != NULL);
+        x.v[x.n] = json_loadb(line, (size_t)(next - line), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        ASSERT(json_is_string(x.v[x.n]));
         x.n++;
     }
     free(p);
@@ -157,6 +159,7 @@ static struct texts texts(void) {
 }
 static void texts_done(struct texts x) {
     for (size_t i = 0; i < x.n; i++) json_decref(x.v[i]);
+    free(x.v);
 }
 
 static void check_hostile(const char *name) {
@@ -216,7 +219,8 @@ TEST(tokenizer, words_are_cut_where_the_reference_cuts) {
         c.n = 0;
         c.said[0] = *next = 0;
         EXPECT_EQ(qn_pretok_split(pre, t, json_string_length(x.v[i % x.n]), on_piece, &c), 0);
-        if (strcmp(c.said, tab + 1)) qn_test_fail(__FILE__, __LINE__, "%s: text %zu: '%.200s' instead of '%.200s'", pre->name, i % x.n, c.said, tab + 1);
+        if (strcmp(c.said, tab + 1))
+            qn_test_fail(__FILE__, __LINE__, "%s: text %zu: '%.200s' instead of '%.200s'", pre->name, i % x.n, c.said, tab + 1);
     }
     EXPECT(rows >= 10 * x.n);
     free(want);
@@ -282,7 +286,8 @@ TEST_SLOW(tokenizer, decoding_gives_the_text_back, 60) {
             if (m > 0 && strip && got[0] != ' ') strip = 0;
             if (m == 0) strip = 0;
             if (!skip && (m - strip != n || memcmp(got + strip, want, n)))
-                qn_test_fail(__FILE__, __LINE__, "%s: text %zu comes back with %zu bytes instead of %zu, or others", names[k], i, m - strip, n);
+                qn_test_fail(__FILE__, __LINE__, "%s: text %zu comes back with %zu bytes instead of %zu, or others", names[k], i,
+                             m - strip, n);
             checked += !skip;
             free(ids.v);
             free(got);
@@ -295,7 +300,8 @@ TEST_SLOW(tokenizer, decoding_gives_the_text_back, 60) {
 }
 
 static int is_control(const struct qn_tokenizer *t, uint32_t id) {
-    return qn_tokenizer_kind(t, id) == QN_TOKEN_CONTROL || qn_tokenizer_kind(t, id) == QN_TOKEN_UNKNOWN || qn_tokenizer_ends(t, id);
+    return qn_tokenizer_kind(t, id) == QN_TOKEN_CONTROL || qn_tokenizer_kind(t, id) == QN_TOKEN_UNKNOWN ||
+           qn_tokenizer_ends(t, id);
 }
 static int count_control(const struct qn_tokenizer *t, struct qn_ids ids) {
     int n = 0;
@@ -327,17 +333,18 @@ TEST_SLOW(tokenizer, no_control_token_from_untrusted_text, 60) {
                 if (count_control(f.t, encode_trusted(f.t, p, n, &tail, 1)))
                     qn_test_fail(__FILE__, __LINE__, "%s: token %u from its trusted tail after %zu bytes", names[k], id, cut);
                 struct qn_ids ids = encode_trusted(f.t, p, n, both, 2);
-                if (ids.n != 1 || ids.v[0] != id) qn_test_fail(__FILE__, __LINE__, "%s: token %u is not found when trusted", names[k], id);
+                if (ids.n != 1 || ids.v[0] != id)
+                    qn_test_fail(__FILE__, __LINE__, "%s: token %u is not found when trusted", names[k], id);
                 free(ids.v);
             }
             EXPECT_EQ(qn_tokenizer_find(f.t, p, n), id);
         }
         EXPECT(found > 0);
         EXPECT_EQ(count_control(f.t, encode(f.t, all, n_all)), 0);
-        for (size_t step = 1; step < 12; step++) { /* trusted and not in turns, so that no spelling lies in one piece */
+        for (size_t step = 1; step <= 2; step++) { /* trusted and not in turns, so that no spelling is trusted as a whole */
             static struct qn_range r[1 << 19];
             size_t n = 0;
-            for (size_t at = 0; at < n_all && step < 3; at += 2 * step) r[n++] = (struct qn_range){at, at + step < n_all ? at + step : n_all};
+            for (size_t at = 0; at < n_all; at += 2 * step) r[n++] = (struct qn_range){at, at + step < n_all ? at + step : n_all};
             EXPECT_EQ(count_control(f.t, encode_trusted(f.t, all, n_all, r, n)), 0);
         }
         free(all);
@@ -386,7 +393,7 @@ TEST(tokenizer, borders_of_trust_do_not_cut_text) {
             size_t n = json_string_length(x.v[i]);
             struct qn_range r[3] = {{n / 7, n / 3}, {n / 2, n / 2 + n / 5}, {n - n / 9, n}};
             struct qn_ids a = encode(f.t, p, n), b = encode_trusted(f.t, p, n, r, 3);
-            EXPECT_MEM(a.v, a.n * sizeof *a.v, b.v, b.n * sizeof *b.v);
+            EXPECT(a.n == b.n && (a.n == 0 || !memcmp(a.v, b.v, a.n * sizeof *a.v)));
             free(a.v);
             free(b.v);
         }
@@ -404,9 +411,13 @@ static double seconds(void) {
 /* A megabyte of whatever defeats words. What is quadratic takes minutes here; what is not takes 0.3 s on one busy core. */
 TEST_SLOW(tokenizer, a_megabyte_of_anything_takes_no_time, 120) {
     enum { MB = 1 << 20 };
-    static const char *const unit[] = {"a", " ", "\n", "<", "\xCC\x81", "9", "'", "\xE2\x96\x81", "<|im_", "ab", "\xF0\x9F\x91\xA9\xE2\x80\x8D", "\xFF",
-                                       "\xE4\xBD\xA0", "\t ", "A", ".", " \n", "\xCC\x81\xCC\x96", "\xEF\xB7\xBA"};
-    static const char *const some[] = {"qwen2.5", "gemma-3", "llama-spm", "deepseek-llm"};
+    /* clang-format off */
+    static const char *const unit[] = {
+        "a", " ", "\n", "<", "\xCC\x81", "9", "'", "\xE2\x96\x81", "<|im_", "ab", "\xF0\x9F\x91\xA9\xE2\x80\x8D",
+        "\xFF", "\xE4\xBD\xA0", "\t ", "A", ".", " \n", "\xCC\x81\xCC\x96", "\xEF\xB7\xBA",
+    };
+    /* clang-format on */
+    static const char *const some[] = {"qwen2.5", "gemma-3", "deepseek-llm"};
     char *p = malloc(MB);
     ASSERT(p != NULL);
     for (size_t k = 0; k < sizeof some / sizeof *some; k++) {
@@ -414,7 +425,8 @@ TEST_SLOW(tokenizer, a_megabyte_of_anything_takes_no_time, 120) {
         for (size_t u = 0; u <= sizeof unit / sizeof *unit; u++) {
             uint32_t s = 1;
             for (size_t i = 0; i < MB; i++) /* the last one: random letters, no spaces */
-                p[i] = u < sizeof unit / sizeof *unit ? unit[u][i % strlen(unit[u])] : (char)('a' + ((s = s * 1664525 + 1013904223) >> 16) % 26);
+                p[i] = u < sizeof unit / sizeof *unit ? unit[u][i % strlen(unit[u])]
+                                                      : (char)('a' + ((s = s * 1664525 + 1013904223) >> 16) % 26);
             double t0 = seconds();
             struct qn_ids ids = encode(f.t, p, MB);
             double took = seconds() - t0;
@@ -424,6 +436,34 @@ TEST_SLOW(tokenizer, a_megabyte_of_anything_takes_no_time, 120) {
         close_file(f);
     }
     free(p);
+}
+
+enum { N_THREADS = 4 };
+static void *encode_all(void *arg) {
+    const struct qn_tokenizer *t = arg;
+    struct texts x = texts();
+    size_t sum = 0;
+    for (int round = 0; round < 2; round++)
+        for (size_t i = 0; i < x.n; i++) {
+            struct qn_ids ids = encode(t, json_string_value(x.v[i]), json_string_length(x.v[i]));
+            for (size_t k = 0; k < ids.n; k++) sum = sum * 31 + ids.v[k];
+            free(ids.v);
+        }
+    texts_done(x);
+    return (void *)sum;
+}
+/* What one thread learns about words (bpe.h, `whole`) another may read at once. */
+TEST(tokenizer, threads_may_share_one) {
+    static const char *const some[] = {"smollm2", "llama-spm"};
+    for (size_t k = 0; k < sizeof some / sizeof *some; k++) {
+        struct file f = open_name(some[k]);
+        pthread_t th[N_THREADS];
+        void *sum[N_THREADS];
+        for (int i = 0; i < N_THREADS; i++) ASSERT_EQ(pthread_create(&th[i], NULL, encode_all, f.t), 0);
+        for (int i = 0; i < N_THREADS; i++) ASSERT_EQ(pthread_join(th[i], &sum[i]), 0);
+        for (int i = 1; i < N_THREADS; i++) EXPECT(sum[i] == sum[0]);
+        close_file(f);
+    }
 }
 
 TEST(tokenizer, limit_and_one_more) {

@@ -108,9 +108,15 @@ void qn_config_example(struct qn_buf *out) {
     qn_settings_done(&s);
 }
 
-/* Text that troff takes literally. */
+/* Text that troff takes literally, in lines that an editor shows whole. */
 static void man_text(struct qn_buf *out, const char *s) {
+    size_t start = out->n;
     for (const char *c = s; *c; c++) {
+        if (*c == ' ' && out->n - start > 60 && c[1] != '.' && c[1] != '\'') {
+            qn_buf_putc(out, '\n');
+            start = out->n;
+            continue;
+        }
         if (*c == '\\') qn_buf_puts(out, "\\e");
         else if (*c == '-') qn_buf_puts(out, "\\-");
         else if ((*c == '.' || *c == '\'') && (c == s || c[-1] == '\n')) qn_buf_printf(out, "\\&%c", *c);
@@ -124,17 +130,19 @@ void qn_config_man(struct qn_buf *out) {
     qn_settings_init(&s);
     qn_buf_init(&v, 8192);
     qn_buf_puts(out, ".\\\" Made from the option table by quernd --dump-man; edit server/options.c instead.\n"
-                     ".TH QUERN.YAML 5 \"\" \"Quern " QN_VERSION "\" \"File formats\"\n"
+                     ".TH QUERN.YAML 5 \"November 2026\" \"Quern " QN_VERSION "\" \"File formats\"\n"
                      ".SH NAME\nquern.yaml \\- configuration of the Quern model server\n"
                      ".SH DESCRIPTION\n"
                      ".BR quernd (8)\nreads this file when it is started with\n.BR \\-\\-config .\n"
-                     "It is YAML: sections that hold keys with values. Anchors, aliases, tags, merges, several documents and keys given twice are\n"
-                     "refused. Every mistake is reported with its line and column, and the daemon then exits with status 78.\n"
+                     "It is YAML: sections that hold keys with values.\n"
+                     "Anchors, aliases, tags, merges, several documents and keys given twice are\nrefused.\n"
+                     "Every mistake is reported with its line and column, and the daemon then\nexits with status 78.\n"
                      ".PP\nThe same options can be set in the environment, as\n.B QUERN_SECTION_KEY\n"
                      "(lists separated by commas), and with\n.BR \\-\\-set \" \" section.key=value .\n"
                      "Flags win over the environment, the environment over the file.\n"
-                     ".PP\nSizes take the units K, M, G and T (powers of 1024), times s, m, h or ms. On SIGHUP the file is read again; when it is\n"
-                     "right as a whole, options marked\n.I reload\nchange at once and the others are reported as waiting for a restart.\n");
+                     ".PP\nSizes take the units K, M, G and T (powers of 1024), times s, m, h or ms.\n"
+                     "On SIGHUP the file is read again; when it is right as a whole, options marked\n.I reload\n"
+                     "change at once and the others are reported as waiting for a restart.\n");
     for (size_t k = 0; k < sizeof sections / sizeof *sections; k++) {
         qn_buf_printf(out, ".SH \"SECTION %s\"\n", sections[k].name);
         for (int i = 0; i < qn_n_options; i++) {

@@ -155,6 +155,7 @@ static int parse_field(char *line, struct qn_request *r, const char *single[S_CO
     if (!colon) return bad(why, "A header line has no colon.");
     if (colon == line || !all(line, (size_t)(colon - line), TOKEN)) return bad(why, "A header field's name is malformed.");
     *colon = 0;
+    int tab = strchr(colon + 1, '\t') != NULL;
     char *value = colon + 1 + strspn(colon + 1, " \t"), *end = value + strlen(value);
     while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
     *end = 0;
@@ -162,6 +163,7 @@ static int parse_field(char *line, struct qn_request *r, const char *single[S_CO
     for (int i = 0; i < S_COUNT; i++) {
         if (strcasecmp(line, single_name[i])) continue;
         if (single[i]) return bad(why, "A header field that may come once comes twice.");
+        if (tab && (i == S_LENGTH || i == S_CODING)) return bad(why, "The body's framing is given with a tab."); /* nginx would not read it */
         single[i] = value;
     }
     r->field[r->n_fields++] = (struct qn_field){ line, value };

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "engine/base/utf8.h"
+
 #define AT(member) offsetof(struct qn_config, member)
 #define KI 1024LL
 #define MI (1024 * KI)
@@ -153,7 +155,7 @@ static int parse_number(const struct qn_option *o, const char *v, int64_t *out) 
 static void print_amount(const struct qn_option *o, int64_t v, struct qn_buf *out) {
     static const struct { const char *unit; int64_t mul; } bytes[] = { { "T", 1024 * GI }, { "G", GI }, { "M", MI }, { "K", KI } };
     if (v == 0 && is_auto(o)) qn_buf_puts(out, "auto");
-    else if (o->kind == QN_OPT_OCTAL) qn_buf_printf(out, "0%llo", (unsigned long long)v);
+    else if (o->kind == QN_OPT_OCTAL) qn_buf_printf(out, "0%03llo", (unsigned long long)v);
     else if (o->kind == QN_OPT_S) qn_buf_printf(out, "%llds", (long long)v);
     else if (o->kind == QN_OPT_MS) qn_buf_printf(out, "%lldms", (long long)v);
     else {
@@ -329,10 +331,10 @@ const struct qn_option *qn_option_near(const char *name) {
     return best_d <= 3 && best_d < (int)strlen(name) / 2 + 1 ? best : NULL;
 }
 
-static int plain(const char *s) { /* may stand in YAML without quotes */
+static int plain(const char *s) { /* may stand in YAML without quotes, in a flow list too */
     if (!*s || strchr("-?:,[]{}#&*!|>'\"%@` ", *s) || !strcasecmp(s, "true") || !strcasecmp(s, "false") || !strcasecmp(s, "null") || !strcmp(s, "~")) return 0;
     for (; *s; s++)
-        if ((unsigned char)*s < 33 || *s == '#' || *s == '"' || *s == '\'' || *s == 127 || (*s == ':' && (!s[1] || s[1] == ' '))) return 0;
+        if ((unsigned char)*s < 33 || (unsigned char)*s > 126 || strchr("#\"',[]{}", *s) || (*s == ':' && !s[1])) return 0;
     return 1;
 }
 
@@ -342,10 +344,15 @@ static void print_string(const char *s, struct qn_buf *out) {
         return;
     }
     qn_buf_putc(out, '"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') qn_buf_printf(out, "\\%c", *s);
-        else if ((unsigned char)*s < 32 || *s == 127) qn_buf_printf(out, "\\x%02x", (unsigned char)*s);
-        else qn_buf_putc(out, *s);
+    for (size_t n = strlen(s); n > 0;) {
+        uint32_t r = (unsigned char)*s;
+        int k = qn_utf8_decode(s, n, &r);
+        if (k == 0) qn_buf_puts(out, "?"), k = 1; /* not to be had from a file; from a flag perhaps */
+        else if (r == '"' || r == '\\') qn_buf_printf(out, "\\%c", (char)r);
+        else if (r < 32 || (r >= 127 && r < 160) || r == 0x2028 || r == 0x2029 || r == 0xFEFF || (r & 0xFFFE) == 0xFFFE) qn_buf_printf(out, "\\U%08x", r);
+        else qn_buf_put(out, s, (size_t)k);
+        s += k;
+        n -= (size_t)k;
     }
     qn_buf_putc(out, '"');
 }
@@ -359,16 +366,7 @@ void qn_option_print(const struct qn_option *o, const struct qn_config *c, struc
         qn_buf_putc(out, '[');
         for (int i = 0; i < l->n; i++) {
             if (i) qn_buf_puts(out, ", ");
-            struct qn_buf b;
-            qn_buf_init(&b, 8192);
-            int flow = plain(l->p[i]) && !strpbrk(l->p[i], ",[]{}");
-            if (flow) qn_buf_puts(out, l->p[i]);
-            else {
-                qn_buf_putc(out, '"');
-                for (const char *q = l->p[i]; *q; q++) qn_buf_printf(out, *q == '"' || *q == '\\' ? "\\%c" : "%c", *q);
-                qn_buf_putc(out, '"');
-            }
-            qn_buf_done(&b);
+            print_string(l->p[i], out);
         }
         qn_buf_putc(out, ']');
     } else if (o->kind == QN_OPT_BOOL) {

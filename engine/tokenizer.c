@@ -110,20 +110,36 @@ static int64_t find_text(const struct qn_str *text, uint32_t n, const char *s) {
     return -1;
 }
 
-/* Kinds as they should be: padding is UNUSED; what names itself an end of turn is CONTROL even where a converter forgot. */
-static void mend_kinds(const struct qn_str *text, uint32_t n, unsigned char *kind, int html) {
+/* The keys whose tokens are special whatever their kind says. "seperator" is how the format spells it. */
+enum { BOS, EOS, EOT, EOM, UNK, N_SPECIAL_KEYS = 15 };
+static const char *const special_keys[N_SPECIAL_KEYS] = {
+    [BOS] = "bos", [EOS] = "eos", [EOT] = "eot", [EOM] = "eom", [UNK] = "unknown", "padding", "seperator", "mask", "cls",
+    "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep"};
+
+static int64_t special_id(const struct qn_gguf *g, int k, uint32_t n, int spm) {
+    char key[64];
+    snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", special_keys[k]);
+    return read_id(g, key, n, !spm ? -1 : k == BOS ? 1 : k == EOS ? 2 : k == UNK ? 0 : -1); /* SentencePiece's own */
+}
+
+/* Kinds as they should be: padding is UNUSED; what names itself an end of turn is CONTROL even where a converter forgot,
+ * and so is what a key names. A plain </s> is neither: Qwen has one for HTML. */
+static void mend_kinds(const struct qn_gguf *g, const struct qn_str *text, uint32_t n, unsigned char *kind, int spm, int html) {
     for (uint32_t i = 0; i < n; i++) {
         if (kind[i] != QN_TOKEN_CONTROL && kind[i] != QN_TOKEN_BYTE && is_padding(text[i])) kind[i] = QN_TOKEN_UNUSED;
-        if ((kind[i] == QN_TOKEN_NORMAL || kind[i] == QN_TOKEN_USER) && text[i].n > 3 && qn_special_looks_final(text[i]) &&
-            qn_special_looks_structural(text[i], html))
-            kind[i] = QN_TOKEN_CONTROL;
+        if (kind[i] != QN_TOKEN_NORMAL && kind[i] != QN_TOKEN_USER) continue;
+        if (kind[i] == QN_TOKEN_NORMAL && is_text(text[i], "</s>")) continue;
+        if (qn_special_looks_final(text[i]) && qn_special_looks_structural(text[i], html)) kind[i] = QN_TOKEN_CONTROL;
+    }
+    for (int k = 0; k < N_SPECIAL_KEYS; k++) {
+        int64_t id = special_id(g, k, n, spm);
+        if (id >= 0 && kind[id] == QN_TOKEN_NORMAL && qn_special_looks_structural(text[id], html)) kind[id] = QN_TOKEN_CONTROL;
     }
 }
 
 static void set_ends(struct qn_tokenizer *t, const struct qn_gguf *g) {
     const struct qn_vocab *v = &t->vocab;
-    int64_t more[] = {t->eos, read_id(g, "tokenizer.ggml.eot_token_id", v->n, -1),
-                      read_id(g, "tokenizer.ggml.eom_token_id", v->n, -1)};
+    int64_t more[] = {t->eos, special_id(g, EOT, v->n, 0), special_id(g, EOM, v->n, 0)};
     int64_t end = -1;
     int returns = 0, calls = 0, flushes = 0;
     for (uint32_t i = 0; i < v->n; i++) {
@@ -142,16 +158,12 @@ static void set_ends(struct qn_tokenizer *t, const struct qn_gguf *g) {
 /* Which tokens text may become by merging, and which special ones only trusted text may name. */
 static void set_rights(struct qn_tokenizer *t, const struct qn_gguf *g, int html) {
     const struct qn_vocab *v = &t->vocab;
-    static const char *const keys[] = {"bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "mask", "cls",
-                                       "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep"};
     for (uint32_t i = 0; i < v->n; i++)
         t->guarded[i] = v->kind[i] == QN_TOKEN_CONTROL || v->kind[i] == QN_TOKEN_UNKNOWN ||
                         (v->kind[i] == QN_TOKEN_USER && qn_special_looks_structural(v->text[i], html)) ||
                         (t->ends[i] && qn_special_looks_structural(v->text[i], html));
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-        char key[64];
-        snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", keys[k]);
-        int64_t id = read_id(g, key, v->n, -1);
+    for (int k = 0; k < N_SPECIAL_KEYS; k++) {
+        int64_t id = special_id(g, k, v->n, t->scheme == SPM);
         if (id >= 0 && v->kind[id] == QN_TOKEN_USER) t->guarded[id] = 1;
     }
     for (uint32_t i = 0; i < v->n; i++)
@@ -210,16 +222,16 @@ static int open_vocab(struct qn_tokenizer *t, const struct qn_gguf *g, struct qn
     int rc = read_kinds(g, (uint32_t)n, &kind, err);
     if (rc < 0) return rc;
     int html = find_text(text, (uint32_t)n, "<table>") >= 0;
-    mend_kinds(text, (uint32_t)n, kind, html);
+    mend_kinds(g, text, (uint32_t)n, kind, t->scheme == SPM, html);
     rc = qn_vocab_init(&t->vocab, t->scheme == BYTE_BPE ? QN_SPELL_BYTES : QN_SPELL_SPACES, text, (uint32_t)n, kind, err);
     if (rc < 0) return rc;
     t->ends = calloc(n, 1);
     t->may = calloc(n, 1);
     t->guarded = calloc(n, 1);
     if (!t->ends || !t->may || !t->guarded) return qn_fail(err, QN_E_NOMEM, "vocabulary: no memory");
-    t->bos = read_id(g, "tokenizer.ggml.bos_token_id", t->vocab.n, t->scheme == SPM ? 1 : -1);
-    t->eos = read_id(g, "tokenizer.ggml.eos_token_id", t->vocab.n, t->scheme == SPM ? 2 : -1);
-    int64_t unk = read_id(g, "tokenizer.ggml.unknown_token_id", t->vocab.n, t->scheme == SPM ? 0 : -1);
+    t->bos = special_id(g, BOS, t->vocab.n, t->scheme == SPM);
+    t->eos = special_id(g, EOS, t->vocab.n, t->scheme == SPM);
+    int64_t unk = special_id(g, UNK, t->vocab.n, t->scheme == SPM);
     set_ends(t, g);
     t->vocab.unk = unk >= 0 && !t->ends[unk] && unk != t->bos ? (uint32_t)unk : QN_NO_ID; /* text must not end a turn */
     set_rights(t, g, html);

@@ -290,6 +290,69 @@ TEST(sched, reserved_slots_and_blocks_stay_free_for_their_class) {
     close_world(&w);
 }
 
+TEST(sched, lower_classes_leave_reserved_blocks_free) {
+    struct qn_sched_cfg cfg = CFG;
+    cfg.reserved_blocks[0] = 4;
+    struct world w = open_world(&cfg, 12);
+    struct qn_group *a = add(&w, (struct qn_group_spec){.n_prompt = 48, .max_tokens = 80, .priority_class = 1, .salt = 1});
+    struct qn_group *b = add(&w, (struct qn_group_spec){.n_prompt = 40, .max_tokens = 80, .priority_class = 1, .salt = 2});
+    struct qn_group *c = add(&w, (struct qn_group_spec){.n_prompt = 40, .max_tokens = 8, .priority_class = 1, .salt = 3});
+    for (int i = 0; i < 60; i++) {
+        step(&w);
+        EXPECT(qn_kvcache_available(w.kv) >= 4); /* neither starting nor growing goes below */
+    }
+    EXPECT(a->running && b->n_preempted > 0 && !c->started);
+    struct qn_group *top = add(&w, (struct qn_group_spec){.n_prompt = 60, .max_tokens = 4, .salt = 4});
+    step(&w);
+    EXPECT(top->running && a->running && w.p->n_preempted == 0);
+    close_world(&w);
+}
+
+/* Two prompts that cannot both be held: the second does not start on blocks that the first one's rest will need. */
+TEST(sched, long_prompts_do_not_throw_each_other_out) {
+    struct qn_sched_cfg cfg = CFG;
+    cfg.step_rows_max = 20;
+    struct world w = open_world(&cfg, 16);
+    struct qn_group *a = add(&w, (struct qn_group_spec){.n_prompt = 160, .max_tokens = 2, .salt = 1});
+    struct qn_group *b = add(&w, (struct qn_group_spec){.n_prompt = 160, .max_tokens = 2, .salt = 2});
+    for (int i = 0; i < 8; i++) {
+        step(&w);
+        EXPECT(a->running && !b->started);
+    }
+    for (int i = 0; i < 12; i++) step(&w);
+    EXPECT_EQ(counts(&w).preemptions, 0);
+    EXPECT_EQ(counts(&w).running + counts(&w).waiting, 0);
+    close_world(&w);
+}
+
+TEST(sched, starts_as_soon_as_there_are_blocks) {
+    struct world w = open_world(&CFG, 12);
+    struct qn_group *a = add(&w, (struct qn_group_spec){.n_prompt = 60, .max_tokens = 40, .salt = 1});
+    struct qn_group *b = add(&w, (struct qn_group_spec){.n_prompt = 60, .max_tokens = 40, .salt = 2});
+    step(&w);
+    struct qn_group *big = add(&w, (struct qn_group_spec){.n_prompt = 90, .max_tokens = 4, .salt = 3});
+    struct qn_group *small = add(&w, (struct qn_group_spec){.n_prompt = 4, .max_tokens = 4, .salt = 4});
+    for (int i = 0; i < 5; i++) step(&w);
+    EXPECT(!big->started && !small->started); /* the small one does not overtake */
+    take_out(&w, a);
+    step(&w);
+    EXPECT(big->running && b->running);
+    close_world(&w);
+}
+
+TEST(sched, the_preempted_resume_before_others_start) {
+    struct qn_sched_cfg cfg = CFG;
+    cfg.seqs_max = 1;
+    struct world w = open_world(&cfg, 32);
+    struct qn_group *a = add(&w, (struct qn_group_spec){.n_prompt = 60, .max_tokens = 40, .tenant = 1});
+    for (int i = 0; i < 5; i++) step(&w);
+    struct qn_group *b = add(&w, (struct qn_group_spec){.n_prompt = 8, .max_tokens = 4, .tenant = 2}); /* has had less */
+    ASSERT_EQ(qn_sched_preempt_one(w.s), 1);
+    step(&w);
+    EXPECT(a->running && !b->started);
+    close_world(&w);
+}
+
 TEST(sched, a_paused_seq_keeps_its_blocks_for_a_second) {
     struct qn_sched_cfg cfg = CFG;
     cfg.seqs_max = 1;
@@ -454,10 +517,10 @@ TEST(sched, preempt_one_never_takes_what_gained_nothing) {
 
 /* Class 0 never leaves a slot idle, deadlines and all; a request of each lower class still gets its turn, no later than
  * ageing says: one class up for each age, at last above the deadlines, and then what is running there must end. */
-TEST(sched, nobody_starves_under_a_flood_of_class_0) {
+static void flood(int64_t age_ns) {
     struct qn_sched_cfg cfg = CFG;
     cfg.seqs_max = 2;
-    cfg.age_ns = 100 * MS;
+    cfg.age_ns = age_ns;
     struct world w = open_world(&cfg, 32);
     struct qn_group *low[4];
     int64_t born = w.now, done[4] = {0};
@@ -480,6 +543,11 @@ TEST(sched, nobody_starves_under_a_flood_of_class_0) {
             qn_test_fail(__FILE__, __LINE__, "class %d ended after %lld ms", c, (long long)(done[c] / MS));
     }
     close_world(&w);
+}
+
+TEST(sched, nobody_starves_under_a_flood_of_class_0) {
+    flood(100 * MS);
+    flood(5 * MS); /* the flood itself grows old: its deadlines must not count then */
 }
 
 /* Three tenants with requests of different shapes, one of which floods: under backlog the service of each differs by no more

@@ -20,6 +20,7 @@ enum {
     CTX_DEFAULT = 8192, SEQS_DEFAULT = 32, ROWS_DEFAULT = 512, CHUNK_DEFAULT = 256, WAITING_DEFAULT = 1024,
     KV_CONTEXTS_DEFAULT = 4, DRAFT_ROWS_DEFAULT = 16, OUT_ROWS_MAX = 64, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
 };
+static const double STRETCH_DEFAULT = 2;
 static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
@@ -31,6 +32,7 @@ static int check_opts(struct qn_engine *e, struct qn_err *err) {
     if (!o->step_rows) o->step_rows = ROWS_DEFAULT;
     if (!o->prefill_chunk) o->prefill_chunk = CHUNK_DEFAULT;
     if (!o->draft_rows) o->draft_rows = DRAFT_ROWS_DEFAULT;
+    if (o->stretch == 0) o->stretch = STRETCH_DEFAULT;
     if (!o->waiting_max) o->waiting_max = WAITING_DEFAULT;
     if (!o->waiting_tokens_max) o->waiting_tokens_max = WAITING_TOKENS_DEFAULT;
     if (o->max_seqs < 1 || o->max_seqs > SEQS_MOST) return qn_fail(err, QN_E_RANGE, "max_seqs %d: 1..%d", o->max_seqs, SEQS_MOST);

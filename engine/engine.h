@@ -28,7 +28,8 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     int n_ctx;              /* default: the model's, at most 8192 */
     int max_seqs;           /* default 32 */
     int step_rows;          /* default 512 */
-    int prefill_chunk;      /* default: see engine.c */
+    int prefill_chunk;      /* most prefill rows of a step that also decodes; default 256 */
+    double stretch;         /* such a step takes at most this many times a decoding one, if rows allow; default 2; < 0: no bound */
     int64_t kv_bytes;       /* default: see engine.c */
     int waiting_max;        /* default 1024 requests */
     int64_t waiting_tokens_max; /* default 4 M */

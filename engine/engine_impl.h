@@ -27,6 +27,12 @@ struct qn_pick {            /* one logits row to be sampled or scored; filled be
     struct qn_logprobs lp;  /* out */
 };
 
+/* What steps cost, learnt while running (pace.c). */
+struct qn_pace {
+    double decode_s;        /* moving average of steps that only decode; 0: none yet */
+    double row_s;           /* moving average of what one prefill row adds; 0: none yet */
+};
+
 struct qn_engine {
     struct qn_engine_opts opts;
     struct qn_engine_info info;
@@ -60,6 +66,7 @@ struct qn_engine {
     struct qn_pick *picks;
     const float *logits;
     struct qn_engine_stats now;
+    struct qn_pace pace;
     _Atomic uint32_t stats_version;
     _Atomic uint64_t stats_words[QN_STATS_WORDS];
 };
@@ -68,6 +75,10 @@ struct qn_engine {
 void *qn_engine_thread(void *engine);
 int qn_engine_step_open(struct qn_engine *e, struct qn_err *err); /* scratch, and the warm-up token */
 void qn_engine_step_close(struct qn_engine *e);
+/* pace.c */
+void qn_pace_note(struct qn_pace *p, int decode_rows, int prefill_rows, double seconds);
+/* Prefill rows that may join a step of running decodes so that it takes at most `stretch` times its usual time. */
+int qn_pace_chunk(const struct qn_pace *p, double stretch, int least, int most);
 /* stats.c */
 void qn_engine_publish(struct qn_engine *e);
 

@@ -250,6 +250,10 @@ int qn_sched_admit(struct qn_sched *s, struct qn_group *g, int64_t now_ns) {
     return 0;
 }
 
+void qn_sched_set_chunk(struct qn_sched *s, int rows) {
+    s->cfg.prefill_chunk_max = rows < 1 ? 1 : rows < s->cfg.step_rows_max ? rows : s->cfg.step_rows_max;
+}
+
 /* ---- the step was computed ---- */
 
 static void publish(struct qn_sched *s, struct qn_seq *q) {

@@ -158,6 +158,8 @@ void qn_sched_close(struct qn_sched *s);
 /* Takes `g` on success; on error the caller still owns it. QN_E_FULL: waiting_max or waiting_tokens_max is met.
  * QN_E_TOO_LONG: it could never fit. */
 int qn_sched_admit(struct qn_sched *s, struct qn_group *g, int64_t now_ns);
+/* From the next plan on: cfg.prefill_chunk_max becomes `rows` (1..step_rows_max). */
+void qn_sched_set_chunk(struct qn_sched *s, int rows);
 /* Plans a step. Blocks for every row are allocated. A plan with items is either carried out and given to computed(), or
  * the groups of all its items are removed; finish, append and remove come after that, not between. */
 const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns);

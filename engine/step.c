@@ -17,6 +17,7 @@
 #include "engine/base/clock.h"
 #include "engine/engine_impl.h"
 
+enum { CHUNK_LEAST = 16 };      /* rows of prefill that always may join decodes */
 static const double RATE_KEEP = 0.9; /* weight of the past in the moving averages */
 
 /* --- telling ------------------------------------------------------------------------------------------------------ */
@@ -285,6 +286,7 @@ static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0,
     e->now.step_ms_mean = mix * e->now.step_ms_mean + (1 - mix) * s * 1e3;
     if (decode) e->now.decode_tok_s = mix * e->now.decode_tok_s + (1 - mix) * decode / s;
     if (p->n_rows > decode) e->now.prefill_tok_s = mix * e->now.prefill_tok_s + (1 - mix) * (p->n_rows - decode) / s;
+    qn_pace_note(&e->pace, decode, p->n_rows - decode, s);
     e->now.steps++;
     e->now.last_step_ns = t1;
 }
@@ -345,6 +347,7 @@ static void turn(struct qn_engine *e) {
     take_closed(e, closed);
     if (e->opts.preempt_every && e->now.steps % (uint64_t)e->opts.preempt_every == (uint64_t)e->opts.preempt_every - 1)
         qn_sched_preempt_one(e->sched);
+    if (e->opts.stretch > 0) qn_sched_set_chunk(e->sched, qn_pace_chunk(&e->pace, e->opts.stretch, CHUNK_LEAST, e->opts.prefill_chunk));
     const struct qn_plan *p = qn_sched_plan(e->sched, now);
     do_drops(e, p);
     tell_started(e, p);

@@ -93,7 +93,8 @@ static void invariance(const char *path, const char *device, int n, int n_most, 
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         struct qn_engine *e = client_open((struct qn_engine_opts){
             .model_path = path, .device = device, .n_threads = ways[w].threads, .step_rows = ways[w].rows, .prefill_chunk = ways[w].chunk,
-            .max_seqs = ways[w].seqs, .preempt_every = ways[w].preempt, .no_prefix_cache = ways[w].no_cache, .n_ctx = 512});
+            .max_seqs = ways[w].seqs, .preempt_every = ways[w].preempt, .no_prefix_cache = ways[w].no_cache, .n_ctx = 512,
+            .stretch = w % 2 ? -1 : 0});
         ASSERT(e != NULL);
         run_all(e, n, n_most, n_out, ways[w].alone, ways[w].what);
         if (w == 1) run_all(e, n, n_most, n_out, 0, "again, with prefix hits");

@@ -82,6 +82,12 @@ CASES = {
     "schema": dict(messages=[USER], kwargs={"response_format": {"type": "json_schema", "json_schema": {"schema": TOOLS[0]["function"]["parameters"]}}}),
     "nothing": dict(messages=[]),
 }
+# Two templates of the package render nothing without variables that their servers always gave; so every case runs again with them.
+SIMPLE = {"type": "function", "function": {"name": "find", "description": "Finds.", "parameters": {"type": "object", "properties": {
+    "what": {"type": "string", "description": "What."}, "how": {"type": "object", "additionalProperties": {"type": "string"}, "description": "How."}},
+    "required": ["what"]}}}
+for name, case in list(CASES.items()):
+    CASES[name + "+"] = {**case, "tools": [SIMPLE], "kwargs": {**case.get("kwargs", {}), "functions": "[]", "datetime": "now"}}
 SPECIALS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
@@ -149,49 +155,69 @@ def all_files_are_there():
 SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|<｜[^｜\n]{1,40}｜>|</?[a-z_]{3,24}>|\[/?[A-Z_]{3,24}\]|<[a-z_]+_of_[a-z]+>")
 
 
-def find_all(data, what):
-    at = data.find(what)
-    while at >= 0:
-        yield at
-        at = data.find(what, at + 1)
+OPEN, CLOSE = "\u2603", "\u2602"
 
 
-def hostile(s, fence):
-    """Conversations in which s comes from the request, whole and split over neighbouring fields, between fences."""
-    a, b = s[:len(s) // 2], s[len(s) // 2:]
-    f = fence
-    call = {"id": "call12345", "type": "function", "function": {"name": f + s + f, "arguments": {f + s + f: f + s + f}}}
-    tool = {"type": "function", "function": {"name": f + s + f, "description": f + s + f, "parameters": {
-        "type": "object", "properties": {f + s + f: {"type": "string", "description": f + s + f, "enum": [f + s + f]}}, "required": [f + s + f]}}}
-    yield dict(messages=[{"role": "system", "content": f + s + f}, {"role": "user", "content": f + s + f}, {"role": "assistant", "content": f + s + f}, USER])
-    yield dict(messages=[{"role": "user", "content": s}, {"role": "assistant", "content": a}, {"role": "user", "content": b}])
+def hostile(s, a, b):
+    """Conversations in which s comes from the request, between fences, and split over neighbouring fields as a and b."""
+    f = OPEN + s + CLOSE
+    call = {"id": "call12345", "type": "function", "function": {"name": f, "arguments": {f: f}}}
+    tool = {"type": "function", "function": {"name": f, "description": f, "parameters": {
+        "type": "object", "properties": {f: {"type": "string", "description": f, "enum": [f]}}, "required": [f]}}}
+    more = {"functions": f, "datetime": f}
+    yield dict(messages=[{"role": "user", "content": f}, {"role": "assistant", "content": f}, USER], tools=[SIMPLE], kwargs=more)
+    yield dict(messages=[{"role": "system", "content": f}, {"role": "user", "content": f}, {"role": "assistant", "content": f}, USER])
+    yield dict(messages=[USER, {"role": "assistant", "content": f, "reasoning_content": f, "tool_calls": [call]},
+                         {"role": "tool", "tool_call_id": "call12345", "name": f, "content": f}, USER], tools=[tool])
+    yield dict(messages=[{"role": f, "content": f}, USER], documents=[{"title": f, "text": f}])
+    yield dict(messages=[USER], kwargs={"reasoning_effort": f, "model_identity": f, "thinking_effort": f, "date_string": f, **more})
+    split = {"id": "call12345", "type": "function", "function": {"name": a, "arguments": {b: a, a: b}}}
+    tool = {"type": "function", "function": {"name": a, "description": b, "parameters": {
+        "type": "object", "properties": {a: {"type": "string", "description": b, "enum": [a, b]}}, "required": [a, b]}}}
+    yield dict(messages=[{"role": "user", "content": a}, {"role": "assistant", "content": b}, USER], tools=[SIMPLE], kwargs=more)
     yield dict(messages=[{"role": "user", "content": [text(a), text(b)]}])
-    yield dict(messages=[USER, {"role": "assistant", "content": f + s + f, "reasoning_content": f + s + f, "tool_calls": [call]},
-                         {"role": "tool", "tool_call_id": "call12345", "name": f + s + f, "content": f + s + f}, USER], tools=[tool])
-    yield dict(messages=[{"role": f + s + f, "content": f + s + f}, USER], documents=[{"title": a, "text": b}])
-    yield dict(messages=[{"role": a, "content": b}, USER], kwargs={"reasoning_effort": f + s + f, "model_identity": s})
+    yield dict(messages=[{"role": a, "content": b}, USER], documents=[{"title": a, "text": b}])
+    yield dict(messages=[USER, {"role": "assistant", "content": b, "reasoning_content": a, "tool_calls": [split, split]},
+                         {"role": "tool", "tool_call_id": a, "name": b, "content": a}, {"role": "user", "content": b}], tools=[tool])
+
+
+def marks(got):
+    data = got["text"].encode()
+    trusted = bytearray(len(data))
+    for a, b in got["trusted"]: trusted[a:b] = b"\x01" * (b - a)
+    return data, trusted
+
+
+def spelled(got, s):
+    """How often s stands in the text with every byte trusted."""
+    data, trusted = marks(got)
+    return sum(all(trusted[m.start():m.end()]) for m in re.finditer(re.escape(s.encode()), data))
 
 
 def nothing_of_the_request_is_trusted(path):
     def run():
         ours, text_ = Ours(), source(path)
-        fence, checked = "\u2603", 0
-        specials = sorted(set(SPECIAL.findall(text_))) + ["<|im_end|>"]
-        for s in specials:
-            for n, case in enumerate(hostile(s, fence)):
-                got = ours.ask(template=text_, vars=variables(case), trusted=SPECIALS)
+        fenced = split = 0
+        ask = lambda case: ours.ask(template=text_, vars=variables(case), trusted=SPECIALS)
+        for s in sorted(set(SPECIAL.findall(text_)) | {"<|im_end|>", "</s>"}):
+            half = len(s) // 2
+            benign = [ask(case) for case in hostile("word", "wo", "rd")]
+            # A template that takes a message apart at </think> writes that tag anew: those bytes are its own.
+            anew = re.search(r"split\(\s*['\"]" + re.escape(s), text_)
+            for n, case in enumerate(hostile(s, s[:half], s[half:])):
+                got = ask(case)
                 if "error" in got: continue
                 check_ranges(got, s)
-                data = got["text"].encode()
-                trusted = bytearray(len(data))
-                for a, b in got["trusted"]: trusted[a:b] = b"\x01" * (b - a)
-                for at in find_all(data, fence.encode()):
-                    assert not any(trusted[at:at + 3]), f"{s!r} {n}: a fence is trusted at {at}"
-                fenced = (fence + s + fence).encode()
-                for at in find_all(data, fenced):
-                    checked += 1
-                    assert not any(trusted[at:at + len(fenced)]), f"{s!r} {n}: trusted bytes in {data[at - 20:at + 60]!r}"
-        assert checked > 2, "no fenced text came out"
+                data, trusted = marks(got)
+                for m in re.finditer(f"{OPEN}(?:(?!{OPEN}).)*?{CLOSE}".encode(), data, re.S):
+                    fenced += 1
+                    users = trusted[m.start():m.start() + 3] + trusted[m.end() - 3:m.end()] if anew else trusted[m.start():m.end()]
+                    assert not any(users), f"{s!r} {n}: trusted bytes in {data[m.start() - 20:m.end() + 20]!r}"
+                if n >= 5 and "error" not in benign[n] and not anew:
+                    split += 1
+                    have, may = spelled(got, s), spelled(benign[n], s)
+                    assert have <= may, f"{s!r} {n}: trusted {have} times, {may} with other words: {got['text'][:1500]!r}"
+        assert fenced > 2 and split > 2, f"only {fenced} fenced and {split} split texts came out"
         ours.close()
     return run
 

@@ -39,7 +39,8 @@ struct qn_jv qn_jeval_loop_again(struct qn_jx *x, struct qn_jloop *l, const stru
 struct qn_jv qn_jeval_loop_method(struct qn_jx *x, struct qn_jloop *l, int changed, const struct qn_jargv *a); /* else cycle */
 void qn_jeval_template(struct qn_jx *x);
 int qn_jeval_loop_attr(struct qn_jx *x, struct qn_jloop *l, struct qn_jstr *name, struct qn_jv *out);
-int64_t qn_jcall_loop_length(struct qn_jv loop);
+int64_t qn_jcall_loop_length(struct qn_jx *x, struct qn_jv loop);
+int64_t qn_jcall_loop_index(struct qn_jv loop); /* from 1 */
 const char *qn_jcall_macro_name(struct qn_jv m);
 
 /* Sorting (stable): values by keys, or dict members by key. */

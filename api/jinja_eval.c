@@ -387,7 +387,9 @@ static uint32_t length(struct qn_jx *x, struct qn_jloop *l) {
     return l->got->n;
 }
 
-int64_t qn_jcall_loop_length(struct qn_jv loop) { return loop.loop->got->n; }
+int64_t qn_jcall_loop_length(struct qn_jx *x, struct qn_jv loop) { return length(x, loop.loop); }
+
+int64_t qn_jcall_loop_index(struct qn_jv loop) { return (int64_t)loop.loop->index0 + 1; }
 
 static int run_loop(struct qn_jx *x, struct scope *s, const struct qn_jnode *n, struct qn_jv over, int depth0) {
     struct qn_jloop *l = qn_jx_alloc(x, sizeof *l);

@@ -420,6 +420,8 @@ static void check_target(struct qn_jparse *p, struct qn_jnode *n) {
         for (uint32_t i = 0; i < n->list.n; i++) check_target(p, n->list.v[i]); /* as deep as it was parsed */
     } else if (n->kind == N_CONST || (n->kind != N_NAME && n->kind != N_NSREF)) {
         qn_jparse_fail(p, QN_E_DATA, n->line, "can't assign to this");
+    } else if (p->loops && n->kind == N_NAME && !strcmp(n->name, "loop")) {
+        qn_jparse_fail(p, QN_E_DATA, n->line, "can't assign to the special name 'loop'");
     }
 }
 

@@ -38,7 +38,7 @@ static void padded(struct qn_jx *x, struct qn_jsb *b, struct qn_jstr *s, const s
 /* Digits of a number without its sign, by type; 0: not a type for it. */
 static int digits(char *to, size_t size, struct qn_jv v, char type, int precision, int alt) {
     char fmt[16];
-    if (strchr("eEfFgG%", type) || (v.t == J_FLOAT && (!type || type == 'n'))) {
+    if ((type && strchr("eEfFgG%", type)) || (v.t == J_FLOAT && (!type || type == 'n'))) {
         double f = fabs(qn_jv_as_num(v));
         if (!type && precision < 0) return (int)qn_jv_float_text(f, to);
         if (type == '%') f *= 100;
@@ -149,7 +149,7 @@ static void percent_one(struct qn_jx *x, struct qn_jsb *b, struct qn_jv v, struc
         padded(x, b, qn_jsb_done(&t).s, p, p->align ? p->align : '>');
         return;
     }
-    if (!strchr("diuxXofFeEgG", p->type)) qn_jx_fail(x, QN_E_DATA, "unsupported format character '%c'", p->type >= 0x20 && p->type < 0x7F ? p->type : '?');
+    if (!p->type || !strchr("diuxXofFeEgG", p->type)) qn_jx_fail(x, QN_E_DATA, "unsupported format character '%c'", p->type >= 0x20 && p->type < 0x7F ? p->type : '?');
     if (!qn_jv_is_num(v)) qn_jx_fail(x, QN_E_DATA, "%%%c format: a real number is required, not %s", p->type, qn_jv_type(v));
     if (v.t == J_FLOAT && strchr("diu", p->type)) {
         if (!(v.f > -9.2e18 && v.f < 9.2e18)) qn_jx_fail(x, QN_E_DATA, "an integer does not fit 64 bits");
@@ -209,7 +209,7 @@ struct qn_jv qn_jv_percent(struct qn_jx *x, struct qn_jstr *f, struct qn_jv args
         while (i < f->n && f->p[i] && strchr("hlL", f->p[i])) i++;
         if (i >= f->n) qn_jx_fail(x, QN_E_DATA, "incomplete format");
         p.type = f->p[i++];
-        if (p.type == '*' ) qn_jx_fail(x, QN_E_UNSUPPORTED, "'*' in a format");
+        if (p.type == '*') qn_jx_fail(x, QN_E_UNSUPPORTED, "'*' in a format");
         if (p.type == '%') qn_jsb_sub(&b, f, i - 1, i);
         else percent_one(x, &b, keyed.t == J_MISSING ? next_arg(x, &a) : keyed, &p, zero);
         from = i;
@@ -273,7 +273,7 @@ static struct spec parse_spec(struct qn_jx *x, struct qn_jstr *s) {
     size_t i = 0;
     uint32_t r;
     int k = s->n ? qn_utf8_decode(s->p, s->n, &r) : 0;
-    if (k > 0 && (size_t)k < s->n && strchr("<>=^", s->p[k])) {
+    if (k > 0 && (size_t)k < s->n && s->p[k] && strchr("<>=^", s->p[k])) {
         memcpy(p.fill, s->p, (size_t)k);
         p.n_fill = k;
         p.align = s->p[k];

@@ -136,7 +136,7 @@ int64_t qn_jv_len(struct qn_jx *x, struct qn_jv v) {
     case J_LIST: case J_TUPLE: return qn_jlist_of(x, v)->n;
     case J_DICT: case J_VIEW: return qn_jdict_of(x, v)->n;
     case J_RANGE: return v.r->n;
-    case J_LOOP: return qn_jcall_loop_length(v);
+    case J_LOOP: return qn_jcall_loop_length(x, v);
     default: qn_jx_fail(x, QN_E_DATA, "object of type '%s' has no len()", qn_jv_type(v));
     }
 }

@@ -201,7 +201,9 @@ static struct qn_jnode *parse_if(struct qn_jparse *p, struct qn_jnode *n) {
 
 static struct qn_jnode *parse_for(struct qn_jparse *p, struct qn_jnode *n) {
     static const char *const ends[] = {"endfor", "else", NULL};
+    p->loops++;
     n->a = qn_jparse_target(p, PT_END_IN);
+    p->loops--;
     qn_jparse_expect_name(p, "in");
     n->b = qn_jparse_tuple(p, PT_NO_COND | PT_END_RECURSIVE);
     if (qn_jparse_skip_name(p, "if")) n->c = qn_jparse_expr(p);

@@ -148,6 +148,10 @@ static void repr(struct show *o, struct qn_jv v) {
         put(o, text);
         break;
     case J_MACRO: put(o, "<Macro "); put(o, qn_jcall_macro_name(v)); put(o, ">"); break;
+    case J_LOOP:
+        snprintf(text, sizeof text, "<LoopContext %lld/%lld>", (long long)qn_jcall_loop_index(v), (long long)qn_jv_len(x, v));
+        put(o, text);
+        break;
     default: put(o, "<"); put(o, qn_jv_type(v)); put(o, ">"); break;
     }
     o->trusted = was;

@@ -60,7 +60,7 @@ int qn_jcall_run_test(struct qn_jx *x, int id, const char *name, struct qn_jv v,
     case IS_NUMBER: return qn_jv_is_num(v);
     case IS_STRING: return v.t == J_STR;
     case IS_MAPPING: return v.t == J_DICT;
-    case IS_SEQUENCE: return v.t == J_STR || v.t == J_LIST || v.t == J_TUPLE || v.t == J_DICT || v.t == J_RANGE;
+    case IS_SEQUENCE: return v.t == J_UNDEF || v.t == J_STR || v.t == J_LIST || v.t == J_TUPLE || v.t == J_DICT || v.t == J_RANGE;
     case IS_ITERABLE: return qn_jv_iterable(v);
     case IS_CALLABLE: return callable(v);
     case IS_ESCAPED: return v.t == J_STR && v.s->markup;

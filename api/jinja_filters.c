@@ -95,10 +95,11 @@ static struct qn_jv f_indent(struct qn_jx *x, struct qn_jv v, const struct qn_jv
 }
 
 static struct qn_jv f_truncate(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
-    struct qn_jstr *s = qn_jcall_str(x, v, "truncate"), *end = in[2].t == J_MISSING ? qn_jv_cstr(x, "...").s : qn_jcall_str(x, in[2], "truncate");
+    struct qn_jstr *end = in[2].t == J_MISSING ? qn_jv_cstr(x, "...").s : qn_jcall_str(x, in[2], "truncate");
     int64_t length = qn_jcall_int(x, in[0], 255), leeway = in[3].t == J_NONE ? 5 : qn_jcall_int(x, in[3], 5), n_end = qn_jstr_chars(end);
     if (length < n_end || leeway < 0) qn_jx_fail(x, QN_E_DATA, "truncate: expected length >= %lld and leeway >= 0", (long long)n_end);
-    if (length > INT32_MAX || leeway > INT32_MAX || qn_jstr_chars(s) <= length + leeway) return v;
+    if (length > INT32_MAX || leeway > INT32_MAX || qn_jv_len(x, v) <= length + leeway) return v;
+    struct qn_jstr *s = qn_jcall_str(x, v, "truncate");
     struct qn_jstr *cut = qn_jstr_sub(x, s, 0, qn_jstr_at(s, (uint32_t)(length - n_end))).s;
     if (!qn_jv_true(x, in[1])) cut = qn_jstr_split(x, cut, qn_jv_cstr(x, " ").s, 1, 1).l->v[0].s;
     return qn_jstr_concat(x, cut, end);
@@ -193,7 +194,7 @@ static struct qn_jv f_int(struct qn_jx *x, struct qn_jv v, const struct qn_jv *i
         return whole(x, v.f, &r.i) ? r : fallback;
     }
     if (v.t != J_STR) return fallback;
-    if (parse_int(x, v.s, qn_jcall_int(x, in[1], 10), &r.i)) return r;
+    if ((in[1].t == J_MISSING || qn_jv_is_int(in[1])) && parse_int(x, v.s, qn_jcall_int(x, in[1], 10), &r.i)) return r;
     return parse_float(x, v.s, &f) && whole(x, f, &r.i) ? r : fallback;
 }
 

@@ -215,7 +215,7 @@ struct qn_jv qn_jv_percent(struct qn_jx *x, struct qn_jstr *f, struct qn_jv args
         from = i;
     }
     qn_jsb_sub(&b, f, from, f->n);
-    if (!named && ((args.t == J_TUPLE && a.used < args.l->n) || (args.t != J_TUPLE && args.t != J_DICT && args.t != J_LIST && !a.used)))
+    if (!named && ((args.t == J_TUPLE && a.used < args.l->n) || (args.t != J_TUPLE && args.t != J_DICT && args.t != J_LIST && args.t != J_UNDEF && args.t != J_RANGE && !a.used)))
         qn_jx_fail(x, QN_E_DATA, "not all arguments converted during string formatting");
     return qn_jsb_done(&b);
 }

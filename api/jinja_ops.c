@@ -207,11 +207,12 @@ static struct qn_jv ints(struct qn_jx *x, int op, int64_t a, int64_t b) {
 static struct qn_jv repeat(struct qn_jx *x, struct qn_jv v, int64_t times) {
     if (times < 0) times = 0;
     if (v.t == J_STR) {
-        if (v.s->n && times > (int64_t)(UINT32_MAX / v.s->n)) qn_jx_fail(x, QN_E_LIMIT, "a string is too long");
+        if (!v.s->n) return v;
+        if (times > (int64_t)(UINT32_MAX / v.s->n)) qn_jx_fail(x, QN_E_LIMIT, "a string is too long");
         struct qn_jsb b;
         qn_jsb_init(&b, x);
         qn_jx_fuel(x, (size_t)times / 8 + 1);
-        for (; v.s->n && times > 0; times--) qn_jsb_str(&b, v.s);
+        for (; times > 0; times--) qn_jsb_str(&b, v.s);
         struct qn_jv r = qn_jsb_done(&b);
         r.s->markup = v.s->markup;
         return r;
@@ -307,6 +308,15 @@ struct qn_jv qn_jv_attr(struct qn_jx *x, struct qn_jv o, struct qn_jstr *name, i
     return undefined_attr(o, name->p, 0);
 }
 
+int qn_jv_hashable(struct qn_jx *x, struct qn_jv v) {
+    int ok = v.t != J_LIST && v.t != J_DICT && v.t != J_VIEW;
+    if (v.t != J_TUPLE) return ok;
+    qn_jx_enter(x);
+    for (uint32_t i = 0; i < v.l->n && ok; i++) ok = qn_jv_hashable(x, v.l->v[i]);
+    qn_jx_leave(x);
+    return ok;
+}
+
 static int nth(int64_t i, int64_t n, int64_t *at) {
     *at = i < 0 ? i + n : i;
     return *at >= 0 && *at < n;
@@ -317,7 +327,7 @@ static int own_item(struct qn_jx *x, struct qn_jv o, struct qn_jv key, struct qn
     int64_t at;
     switch (o.t) {
     case J_DICT: {
-        if (key.t == J_LIST || key.t == J_DICT) return 0;
+        if (!qn_jv_hashable(x, key)) return 0;
         struct qn_jv *v = qn_jdict_get(x, qn_jdict_of(x, o), key);
         if (v) *out = *v;
         return v != NULL;

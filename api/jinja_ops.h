@@ -21,6 +21,7 @@ struct qn_jv qn_jv_binary(struct qn_jx *x, int op, struct qn_jv a, struct qn_jv 
 struct qn_jv qn_jv_negate(struct qn_jx *x, struct qn_jv v, int sign);
 struct qn_jv qn_jv_pow_int(struct qn_jx *x, int64_t base, int64_t exp);
 
+int qn_jv_hashable(struct qn_jx *x, struct qn_jv v);
 /* obj.name and obj[key] as jinja2's sandbox looks them up. name->p is NUL-terminated and lives as long as the render. */
 struct qn_jv qn_jv_attr(struct qn_jx *x, struct qn_jv o, struct qn_jstr *name, int method_id);
 struct qn_jv qn_jv_item(struct qn_jx *x, struct qn_jv o, struct qn_jv key);

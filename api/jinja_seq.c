@@ -108,7 +108,7 @@ static struct qn_jv sort(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in
         for (uint32_t k = 0; k < n; k++)
             keys[i].l->v[k] = lowered(x, by_path(x, l->v[i], paths ? paths->v[k] : in[2], qn_jv_missing()), case_sensitive);
     }
-    qn_jcall_sort(x, l->v, keys, l->n, qn_jv_true(x, in[0]));
+    qn_jcall_sort(x, l->v, keys, l->n, qn_jcall_int(x, in[0], 0) != 0);
     return (struct qn_jv){.t = J_LIST, .l = l};
 }
 
@@ -134,7 +134,7 @@ static struct qn_jv dictsort(struct qn_jx *x, struct qn_jv v, const struct qn_jv
         l.l->v[i] = pair(x, d->e[i].k, d->e[i].v);
         keys[i] = lowered(x, by_value ? d->e[i].v : d->e[i].k, qn_jv_true(x, in[0]));
     }
-    qn_jcall_sort(x, l.l->v, keys, d->n, qn_jv_true(x, in[2]));
+    qn_jcall_sort(x, l.l->v, keys, d->n, qn_jcall_int(x, in[2], 0) != 0);
     return l;
 }
 
@@ -190,7 +190,7 @@ static struct qn_jv sum(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in)
 /* ---- cutting ---- */
 
 static struct qn_jv batch(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
-    int64_t size = qn_jcall_int(x, in[0], 1);
+    int64_t size = qn_jv_is_int(in[0]) ? qn_jv_as_int(in[0]) : -1; /* only compared with: another type is never met */
     struct qn_jiter it = qn_jv_iter(x, v);
     struct qn_jv out = qn_jv_list(x, J_LIST, 0), row = qn_jv_list(x, J_LIST, 0);
     for (struct qn_jv m; qn_jv_next(x, &it, &m);) {
@@ -202,7 +202,7 @@ static struct qn_jv batch(struct qn_jx *x, struct qn_jv v, const struct qn_jv *i
     }
     if (!row.l->n) return gen(out);
     if (in[1].t != J_MISSING && in[1].t != J_NONE)
-        while (row.l->n < size) qn_jlist_push(x, row.l, in[1]);
+        while (row.l->n < qn_jcall_int(x, in[0], 1)) qn_jlist_push(x, row.l, in[1]);
     qn_jlist_push(x, out.l, row);
     return gen(out);
 }

@@ -18,7 +18,6 @@ struct reader {
     struct qn_settings *s;
     yaml_parser_t parser;
     const char *label;
-    char section[64];
     unsigned char seen[64];
     const char *sections_seen[16];
     int events;
@@ -141,7 +140,7 @@ static int known_section(const char *s) {
 /* The keys of a section; its MAPPING_START was read. */
 static int section(struct reader *r, const char *name) {
     yaml_event_t ev;
-    char where[512], full[NAME_MAX_BYTES];
+    char where[512], full[NAME_MAX_BYTES + 8];
     int rc = 0;
     while ((rc = next(r, &ev)) == 0 && ev.type != YAML_MAPPING_END_EVENT) {
         yaml_mark_t mark = ev.start_mark;
@@ -157,7 +156,7 @@ static int section(struct reader *r, const char *name) {
             if (next(r, &ev) < 0 || skip(r, &ev) < 0) return -1;
             continue;
         }
-        snprintf(full, sizeof full, "%s.%s", name, text(&ev));
+        snprintf(full, sizeof full, "%.63s.%.64s", name, text(&ev));
         yaml_event_delete(&ev);
         if (value(r, full, &mark) < 0) return -1;
     }

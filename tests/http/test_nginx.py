@@ -70,7 +70,7 @@ def what_nginx_refuses_we_refuse():
     rng, worse, both, ours_only = random.Random(11), [], 0, 0
     seeds = [v[0] for v in tables["REFUSED"].values() if len(v[0]) < 3000] + [v[0] for v in tables["ACCEPTED"].values() if len(v[0]) < 3000]
     cases = list(seeds)
-    for _ in range(1500):
+    for _ in range(800):
         data = bytearray(rng.choice(seeds))
         for _ in range(rng.randrange(1, 4)):
             k = rng.randrange(len(data) + 1)

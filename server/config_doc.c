@@ -130,7 +130,7 @@ void qn_config_man(struct qn_buf *out) {
     qn_settings_init(&s);
     qn_buf_init(&v, 8192);
     qn_buf_puts(out, ".\\\" Made from the option table by quernd --dump-man; edit server/options.c instead.\n"
-                     ".TH QUERN.YAML 5 \"November 2026\" \"Quern " QN_VERSION "\" \"File formats\"\n"
+                     ".TH QUERN.YAML 5 \"November 24, 2026\" \"Quern " QN_VERSION "\" \"File formats\"\n"
                      ".SH NAME\nquern.yaml \\- configuration of the Quern model server\n"
                      ".SH DESCRIPTION\n"
                      ".BR quernd (8)\nreads this file when it is started with\n.BR \\-\\-config .\n"

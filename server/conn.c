@@ -326,7 +326,7 @@ static int gatekeep(struct qn_conn *c, const struct qn_request *r, struct qn_xch
     if (c->over) return set_error(x, 503, "overloaded", "The server has too many connections."), 1;
     if (!host_allowed(c, r)) return set_error(x, 403, "host_not_allowed", "The Host header names a server that this is not (server.hosts lists its names)."), 1;
     if (!origin_allowed(c, r)) return set_error(x, 403, "origin_not_allowed", "Pages of this origin may not call this server (server.origins)."), 1;
-    if (r->origin && strlen(r->origin) <= ORIGIN_MAX) strcpy(x->origin, r->origin);
+    if (r->origin && strlen(r->origin) <= ORIGIN_MAX) snprintf(x->origin, sizeof x->origin, "%s", r->origin);
     if (strcmp(r->method, "OPTIONS")) return 0;
     static const struct qn_header pre[] = { { "Access-Control-Allow-Methods", "GET, POST, DELETE" }, { "Access-Control-Allow-Headers", "*, Authorization" },
                                             { "Access-Control-Max-Age", "600" }, { "Allow", "GET, HEAD, POST, DELETE, OPTIONS" } };

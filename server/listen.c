@@ -130,7 +130,7 @@ int qn_listen_open(struct qn_address *a, int unix_mode, struct qn_err *err) {
 
 int qn_listen_inherited(int i, struct qn_address *a, struct qn_err *err) {
     const char *count = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
-    if (!count || !pid || atol(pid) != (long)getpid() || i >= atoi(count) || i < 0) return QN_E_NOT_FOUND;
+    if (!count || !pid || strtol(pid, NULL, 10) != (long)getpid() || i >= strtol(count, NULL, 10) || i < 0) return QN_E_NOT_FOUND;
     int fd = LISTEN_FDS_START + i, listening = 0, type = 0;
     socklen_t n = sizeof listening;
     memset(a, 0, sizeof *a);

@@ -26,8 +26,8 @@ void qn_notify_setup(void) {
         if (path[0] == '@') manager.to.sun_path[0] = 0;
         manager.n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
         manager.fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (usec && (!pid || atol(pid) == (long)getpid())) {
-            long long us = atoll(usec);
+        if (usec && (!pid || strtol(pid, NULL, 10) == (long)getpid())) {
+            long long us = strtoll(usec, NULL, 10);
             if (us > 0 && us < INT64_MAX / 1000) manager.watchdog_ns = us * 1000;
         }
     }

@@ -41,7 +41,8 @@ void qn_conn_gone(struct qn_conn *c);
 void qn_conn_sweep(struct qn_conn *c, int64_t now_ns);
 /* The daemon ends: an error event or a 503, then the end. */
 void qn_conn_cut(struct qn_conn *c);
-/* A suspended connection goes on. */
+/* The library leaves the connection alone until it is resumed. */
+void qn_conn_suspend(struct qn_conn *c);
 void qn_conn_resume(struct qn_conn *c);
 
 #endif

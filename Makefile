@@ -31,7 +31,8 @@ LINK = $(CC) -pie -Wl,-z,relro,-z,now -pthread $(OPT_$(V)) $(LDFLAGS)
 
 ENGINE_C := $(filter-out %_fuzz.c,$(wildcard engine/base/*.c engine/*.c engine/cpu/*.c))
 API_C := $(filter-out %_fuzz.c,$(wildcard api/*.c))
-SERVER_C := $(filter-out %_fuzz.c server/main.c,$(wildcard server/*.c))
+SERVER_C := $(filter-out %_fuzz.c server/main.c server/cli%.c,$(wildcard server/*.c))
+CLI_C := $(wildcard server/cli*.c)
 TEST_C := $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/sim/test_*.c tests/golden/test_*.c tests/faults/test_*.c)
 TEST_LIB_C := $(wildcard tests/lib/*.c)
 FUZZ_C := $(wildcard engine/*_fuzz.c engine/base/*_fuzz.c api/*_fuzz.c server/*_fuzz.c)
@@ -49,7 +50,7 @@ BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_C))
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(B)/quernd ## build the daemon (build/release/quernd)
+all: $(B)/quernd $(B)/quern ## build the daemon (build/release/quernd) and the command beside it
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -97,8 +98,9 @@ fuzzers: $(FUZZERS)
 clean: ## remove build/
 	rm -rf build
 
-install: $(B)/quernd ## install to $(DESTDIR)$(prefix)
+install: $(B)/quernd $(B)/quern ## install to $(DESTDIR)$(prefix)
 	install -D -m 755 $(B)/quernd $(DESTDIR)$(prefix)/bin/quernd
+	install -D -m 755 $(B)/quern $(DESTDIR)$(prefix)/bin/quern
 	install -D -m 644 conf/quern.yaml $(DESTDIR)$(prefix)/share/doc/quern/quern.yaml
 	install -D -m 644 conf/quernd.8 $(DESTDIR)$(prefix)/share/man/man8/quernd.8
 	install -D -m 644 conf/quern.yaml.5 $(DESTDIR)$(prefix)/share/man/man5/quern.yaml.5
@@ -110,7 +112,7 @@ $(B)/engine/cpu/%.o: ALL_CFLAGS += -O3
 $(B)/engine/cpu/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/engine/cpu/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512
 $(B)/engine/base/%.o $(call obj,$(filter engine/%.c,$(filter-out engine/cpu/%,$(ENGINE_C)))): ALL_CFLAGS += $(STRICT)
-$(call obj,$(API_C) $(SERVER_C) server/main.c): ALL_CFLAGS += $(STRICT) $(PKG_CFLAGS)
+$(call obj,$(API_C) $(SERVER_C) $(CLI_C) server/main.c): ALL_CFLAGS += $(STRICT) $(PKG_CFLAGS)
 $(B)/tests/%.o $(B)/fuzz/%.o: ALL_CFLAGS += $(PKG_CFLAGS)
 
 $(B)/%.o: %.c
@@ -132,6 +134,10 @@ $(B)/quernd: $(B)/server/main.o $(LIBS)
 	@$(LINK) -rdynamic -o $@ $< -Wl,--whole-archive $(B)/libquern-server.a -Wl,--no-whole-archive $(B)/libquern-api.a $(B)/libquern-engine.a $(PKG_LIBS) -lm -ldl
 
 # The whole front end with a scripted api and engine behind it (tests/http, the front end's own cost).
+$(B)/quern: $(call obj,$(CLI_C)) $(B)/libquern-engine.a
+	@echo "  ld $@"
+	@$(LINK) -o $@ $^ -lm
+
 $(B)/fake-quernd: $(B)/server/main.o $(B)/tests/http/fake_api.o $(B)/libquern-server.a $(B)/libquern-engine.a
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $(B)/server/main.o $(B)/tests/http/fake_api.o -Wl,--whole-archive $(B)/libquern-server.a -Wl,--no-whole-archive $(B)/libquern-engine.a $(PKG_LIBS) -lm -ldl

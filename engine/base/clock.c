@@ -1,3 +1,5 @@
+/* One atomic stands between the caller and the kernel: a test sets it and time stands still for every thread. The
+ * kernel is asked through the vDSO, so a reading costs tens of nanoseconds. */
 #include "engine/base/clock.h"
 
 #include <stdatomic.h>

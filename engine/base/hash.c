@@ -1,3 +1,5 @@
+/* SipHash-2-4, straight from the paper: four lanes, two rounds a word, four at the end. Words are read little-endian, as
+ * every machine that GGUF is mapped on does. */
 #include "engine/base/hash.h"
 
 #include <string.h>
@@ -24,7 +26,7 @@ uint64_t qn_siphash(const uint64_t key[2], const void *p, size_t n) {
     size_t left = n;
     for (; left >= 8; left -= 8, s += 8) {
         uint64_t m;
-        memcpy(&m, s, 8); /* little-endian machines only, as GGUF is */
+        memcpy(&m, s, 8);
         v[3] ^= m;
         sip_round(v);
         sip_round(v);

@@ -136,6 +136,9 @@ int main(int argc, char **argv) {
         LLVMFuzzerTestOneInput(exact, n);
         free(exact);
     }
+    free(work);
+    free(from);
+    for (int i = 0; i < n_seeds; i++) free(seeds[i].p);
     printf("replayed %d files, %ld mutations\n", n_seeds, mutations);
     return n_seeds == 0;
 }

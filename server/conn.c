@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "engine/base/clock.h"
@@ -263,11 +264,17 @@ struct qn_conn *qn_conn_open(struct qn_listener *l, struct MHD_Connection *mhd, 
     return c;
 }
 
+/* Bytes that the kernel holds for us: closing on them would send a reset. */
+static int unread(int fd) {
+    int n = 0;
+    return ioctl(fd, FIONREAD, &n) == 0 && n > 0;
+}
+
 void qn_conn_close(struct qn_conn *c) {
     struct qn_http *h = c->at->http;
     h->metrics.in_bytes += c->gate.in_bytes;
     h->metrics.open--;
-    if (c->linger && !c->gone) qn_linger_add(&h->linger, c->fd, qn_clock_ns());
+    if (!c->gone && (c->linger || unread(c->fd))) qn_linger_add(&h->linger, c->fd, qn_clock_ns());
     qn_gate_close(&c->gate);
     if (c->prev) c->prev->next = c->next;
     else h->conns = c->next;

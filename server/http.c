@@ -245,6 +245,7 @@ int qn_http_bind(struct qn_http *h, struct qn_err *err) {
         if (rc == 0) rc = keep(h, fd, &a, err);
     }
     if (rc == 0 && err->code) rc = err->code;
+    qn_listen_inherited_done();
     for (int i = 0; !h->inherited && rc == 0 && i < h->cfg->listen.n; i++) {
         rc = qn_address_parse(&a, h->cfg->listen.p[i], err);
         if (rc == 0 && (fd = qn_listen_open(&a, (int)h->cfg->unix_mode, err)) < 0) rc = fd;

@@ -146,6 +146,12 @@ int qn_listen_inherited(int i, struct qn_address *a, struct qn_err *err) {
     return fd;
 }
 
+void qn_listen_inherited_done(void) {
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDNAMES");
+}
+
 void qn_listen_forget(const struct qn_address *a) {
     const char *path = ((const struct sockaddr_un *)&a->sa)->sun_path;
     if (a->is_unix && path[0]) unlink(path);

@@ -22,6 +22,8 @@ int qn_listen_open(struct qn_address *a, int unix_mode, struct qn_err *err);
 /* The socket systemd passed as number i (LISTEN_FDS, LISTEN_PID): its descriptor with *a filled, or QN_E_NOT_FOUND when there
  * are no more, or QN_E_UNSUPPORTED when it is no listening stream socket. */
 int qn_listen_inherited(int i, struct qn_address *a, struct qn_err *err);
+/* Takes those variables out of the environment: they are not meant for children. */
+void qn_listen_inherited_done(void);
 /* Removes the file of a UNIX socket that qn_listen_open made. */
 void qn_listen_forget(const struct qn_address *a);
 

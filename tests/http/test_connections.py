@@ -449,6 +449,19 @@ def the_reply_survives_a_body_that_goes_on():
 
 
 @test
+def the_last_reply_survives_requests_behind_it():
+    """Connection: close with more bytes behind: the reply comes, then the end, and no reset in between."""
+    d = fake()
+    data = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5000
+    for _ in range(20):
+        with connect(d.addr) as c:
+            c.send(data)
+            time.sleep(0.005)
+            eq(c.response().status, 200)
+            eq(c.sock.recv(10), b"")
+
+
+@test
 def one_connection_too_many_is_told_so():
     with own_fake("--set", "server.connections_max=20", "--set", "server.head_s=30") as d:
         conns = [connect(d.addr) for _ in range(20)]

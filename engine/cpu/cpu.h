@@ -1,0 +1,182 @@
+/* What the files of the CPU backend share: layouts, the table of kernels of an instruction set, and the backend itself.
+ *
+ * LANES. Everything is made of lanes of 16: 16 outputs of a matrix side by side (a "tile"), 16 positions of a KV block,
+ * 16 elements of a row. An instruction set with narrower registers works on the same lanes in pieces, with the same
+ * operations in the same order, so that generic, AVX2 and AVX-512 agree bit for bit.
+ *
+ * ROWS. A step's R rows are cut into ceil(R/16) groups of nearly equal size g <= 16. In `struct qn_act` a group is one
+ * run of records, one for each 32 inputs:
+ *      q[g][32] s8 | d[g] f32 | ds[g] f32 | n[g] i32 | n0[g] i32 | n1[g] i32           (52*g bytes)
+ * with x ~ d*q, ds = d * sum(q), n = -128 * sum(q), n0 and n1 the same of the first and second 16. So a kernel for g
+ * columns finds everything at constant offsets, and a single row is a dense stream. For float weights the group is
+ * [n_in][g] f32.
+ *
+ * WEIGHTS. A tile is a run of steps (32 or 256 inputs, 1 for floats) of 16 outputs; repack.h has the bytes. */
+#ifndef QN_CPU_CPU_H
+#define QN_CPU_CPU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/backend.h"
+#include "engine/cpu/threads.h"
+
+enum {
+    QN_LANES = 16,
+    QN_GROUP = 16,      /* most rows of a group */
+    QN_ABLOCK = 32,     /* inputs of an activation block */
+    QN_AREC = 52,       /* bytes of a record, a row */
+    QN_ATTN_COLS = 16,  /* most (row, head) pairs of an attention tile */
+};
+
+enum qn_fmt { /* of repacked matrices; repack.h */
+    QN_FMT_F32, QN_FMT_F16, QN_FMT_BF16,
+    QN_FMT_Q4S, QN_FMT_Q4N, QN_FMT_Q4A, QN_FMT_Q5S, QN_FMT_Q5A, QN_FMT_Q8S,
+    QN_FMT_K2, QN_FMT_K4, QN_FMT_K5, QN_FMT_K6, QN_FMT_COUNT,
+};
+static inline int qn_fmt_is_float(enum qn_fmt f) { return f <= QN_FMT_BF16; }
+
+/* One tile of attention: nq query vectors that read the same KV head of one sequence. */
+struct qn_attn_tile {
+    int nq;
+    struct {
+        const float *q;     /* [head_dim] */
+        float *out;         /* [head_dim] */
+        int lo, hi;         /* positions it attends to, both included; neither falls from one column to the next */
+    } col[QN_ATTN_COLS];
+    const int32_t *blocks;
+    const uint8_t *kv;      /* block b of this layer and head: K at kv + b*block_bytes, V at + v_offset */
+    size_t block_bytes, v_offset;
+    int head_dim, hd_pad;   /* hd_pad: up to a multiple of 16 */
+    float scale, softcap;
+    float *scratch;         /* qn_attn_scratch floats */
+};
+
+/* The kernels of one instruction set. Pointers are to memory of ours: 64-byte aligned and padded to whole lanes where a
+ * length says "padded". */
+struct qn_cpu_isa {
+    const char *name;
+    /* out[c*stride + lane] = sum over the inputs of w's 16 outputs for columns c < g of one group (g <= 16). */
+    void (*tile[QN_FMT_COUNT])(const uint8_t *w, int steps, const void *group, int g, float *out, size_t stride);
+    /* n_blocks*32 padded floats into column c of a group's records. */
+    void (*quant)(const float *x, int n_blocks, uint8_t *rec, int g, int c);
+    /* If y: x += scale * (post ? rmsnorm(y)*post : y). If out: out = rmsnorm(x)*gain. d elements, arrays padded to 16
+     * with zeros. */
+    void (*add_norm)(float *x, const float *y, const float *post, float scale, const float *gain, float eps, int d, float *out);
+    /* h[d] = rmsnorm(h) * gain in place; any d and alignment. */
+    void (*head_norm)(float *h, const float *gain, float eps, int d);
+    /* Rotates the first rope_dim of h in place; cs is a row of the table (rope_kv.c). */
+    void (*rope)(float *h, const float *cs, int rope_dim, enum qn_rope_kind kind);
+    /* f16 of x[n], clamped to the finite range. */
+    void (*to_f16)(uint16_t *out, const float *x, int n);
+    /* h[n] = kind(gate[n]) * up[n]; n padded. */
+    void (*glu)(float *h, const float *gate, const float *up, int n, enum qn_act_kind kind);
+    /* x[n] = softcap(x * scale); cap 0: none. Any n and alignment. */
+    void (*scale_cap)(float *x, int n, float scale, float cap);
+    void (*attn)(const struct qn_attn_tile *t);
+    void (*exp)(float *out, const float *x, int n); /* for tests; any n */
+    int attn_cols; /* the tile size that suits it, <= QN_ATTN_COLS */
+};
+
+extern const struct qn_cpu_isa qn_cpu_generic, qn_cpu_avx2, qn_cpu_avx512;
+
+/* Floats of scratch of one attention tile for sequences of up to n_ctx positions. */
+static inline size_t qn_attn_scratch(int head_dim, int n_ctx) {
+    size_t hd = ((size_t)head_dim + 15) / 16 * 16, pos = ((size_t)n_ctx + 15) / 16 * 16;
+    return QN_ATTN_COLS * (2 * hd + pos);
+}
+
+struct qn_weight {
+    enum qn_fmt fmt;
+    int n_in, n_out, n_tiles, steps;
+    size_t tile_bytes;
+    const uint8_t *data;    /* n_tiles * tile_bytes; NULL for a vector */
+    float *vec;             /* vector: n_out floats padded to 32 with zeros */
+};
+
+struct qn_need { int width, q8, f32; }; /* which forms of an activation the loaded matrices read */
+
+struct qn_act {
+    int width, n_blocks;    /* n_blocks * 32 >= width */
+    uint8_t *q;             /* records of all groups */
+    float *f;
+    const struct qn_need *need;
+};
+
+struct qn_vec {
+    float *p;               /* [rows][stride], elements past width are zero */
+    int width, stride;      /* stride: width padded to 32 */
+};
+
+struct qn_region { void *p; size_t n; };
+
+enum { QN_NEEDS_MAX = 16, QN_CPU_MAPS_MAX = 4096 };
+
+struct qn_cpu {
+    struct qn_backend base;
+    const struct qn_cpu_isa *isa;
+    struct qn_pool *pool;
+    const struct qn_batch *batch;
+
+    struct qn_region *maps;     /* everything we mapped */
+    int n_maps, maps_cap;
+    uint8_t *bump;              /* what is left of the last map */
+    size_t bump_left;
+    uint64_t bytes_held, bytes_kv;
+
+    struct qn_need need[QN_NEEDS_MAX];
+    int n_needs;
+
+    /* kv + block * kv_block + layer * kv_layer + head * kv_head: K [head_dim][16] f16, then V [16][hd_pad] f16. */
+    uint8_t *kv;
+    size_t kv_block, kv_layer, kv_head, v_offset;
+    int hd_pad;
+
+    float *rope[QN_ROPE_SETS];  /* [n_ctx][2 * rope_dim or less], see rope_kv.c */
+    int rope_filled[QN_ROPE_SETS], rope_stride;
+
+    float *scratch;             /* per thread: attention, or a row of the widest vector */
+    size_t scratch_stride;      /* floats */
+    struct qn_vec attn_out;     /* [rows_max][n_heads*head_dim] */
+    int *item_seq;              /* attention: first item of each sequence */
+    struct qn_act out_act;      /* [out_max][d_model] */
+    float *logits;              /* [out_max][n_vocab] */
+};
+
+static inline struct qn_cpu *qn_cpu_of(struct qn_backend *b) { return (struct qn_cpu *)b; }
+
+/* Groups of R rows: how many, where one starts, which one holds a row. */
+static inline int qn_groups(int rows) { return (rows + QN_GROUP - 1) / QN_GROUP; }
+static inline int qn_group_at(int rows, int gi) { return (int)((int64_t)rows * gi / qn_groups(rows)); }
+static inline int qn_group_of(int rows, int row) { return (int)((((int64_t)row + 1) * qn_groups(rows) - 1) / rows); }
+
+/* Memory of the backend, zeroed, 64-byte aligned, given back by close. NULL: none left. */
+void *qn_cpu_alloc(struct qn_cpu *b, size_t n);
+/* The same in a map of its own, touched lazily and not counted. */
+void *qn_cpu_reserve(struct qn_cpu *b, size_t n);
+/* The entry for activations of this width; NULL when there are too many widths. */
+struct qn_need *qn_cpu_need(struct qn_cpu *b, int width);
+int qn_cpu_act_init(struct qn_cpu *b, struct qn_act *a, int width, int rows);
+
+/* act.c: x [blocks*32, zero past width] as blocks [block0, block0 + blocks) of row `row` of `rows`. */
+void qn_act_put(const struct qn_cpu *b, struct qn_act *a, int rows, int row, int block0, int blocks, const float *x);
+
+/* The operations (backend.h), one file each family. */
+int qn_cpu_weight(struct qn_backend *b, const struct qn_tensor *t, int vector, struct qn_weight **out, int *keeps, struct qn_err *err);
+void qn_cpu_linear(struct qn_backend *b, const struct qn_act *a, const struct qn_linear *l, int n);
+void qn_cpu_glu(struct qn_backend *b, const struct qn_act *a, const struct qn_weight *gate, const struct qn_weight *up,
+                enum qn_act_kind kind, struct qn_act *out);
+const float *qn_cpu_logits(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain,
+                           float eps, const struct qn_weight *w, const struct qn_weight *bias);
+void qn_cpu_embed(struct qn_backend *b, struct qn_vec *x, const struct qn_tensor *w, float scale);
+void qn_cpu_add_norm(struct qn_backend *b, struct qn_vec *x, const struct qn_vec *y, const struct qn_weight *post, float scale,
+                     const struct qn_weight *gain, float eps, struct qn_act *act);
+int qn_cpu_rope_init(struct qn_cpu *b, struct qn_err *err);
+void qn_cpu_rope_fill(struct qn_cpu *b, int n_pos);
+void qn_cpu_rope_kv(struct qn_backend *b, int layer, struct qn_vec *q, struct qn_vec *k, const struct qn_vec *v,
+                    const struct qn_weight *q_norm, const struct qn_weight *k_norm, float eps);
+int qn_cpu_kv_init(struct qn_cpu *b, struct qn_err *err);
+void qn_cpu_kv_copy(struct qn_backend *b, int32_t from, int32_t to, int n_tokens);
+void qn_cpu_attention(struct qn_backend *b, int layer, const struct qn_vec *q, struct qn_act *out);
+
+#endif

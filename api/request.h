@@ -1,0 +1,57 @@
+/* The members of all generating and token endpoints, as one table, and what they become: a checked qn_params.
+ *
+ * Everything that needs no model's text is checked here; prompts and messages are the endpoints' (messages.h, chat.c,
+ * completions.c). Strings and lists point into the parsed body, which outlives the params. Any thread. */
+#ifndef QN_REQUEST_H
+#define QN_REQUEST_H
+
+#include <jansson.h>
+
+#include "api/error.h"
+#include "api/fields.h"
+#include "engine/engine.h"
+
+enum { QN_ON_CHAT = 1, QN_ON_COMPLETIONS = 2, QN_ON_TOKENIZE = 4, QN_ON_DETOKENIZE = 8, QN_ON_TEMPLATE = 16 };
+enum { QN_N_HARD_MAX = 128, QN_PROMPTS_MAX = 128, QN_CHOICES_MAX = 128 };
+
+struct qn_params {
+    struct qn_chars model, user, cache_salt, reasoning_effort;
+    double temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
+    int64_t top_k, max_completion_tokens, max_tokens, n_predict, max_new_tokens; /* absent: QN_ABSENT */
+    int64_t min_tokens, n, best_of, seed, top_logprobs, deadline_ms;
+    int ignore_eos, skip_special_tokens, cache_prompt, stream, include_usage, continuous_usage;
+    int echo, add_special_tokens, parse_special;                                 /* -1: absent */
+    int add_generation_prompt, continue_final_message, enable_thinking;         /* -1: absent */
+    int with_pieces, return_token_strs, add_special;                            /* tokenize */
+    const json_t *messages, *prompt, *content, *tokens, *tools, *tool_choice, *documents, *kwargs, *metadata;
+    const json_t *stop_value, *stop_ids_value, *bias_value, *logprobs_value, *stream_options, *quern, *response_format;
+
+    /* Made from the above. */
+    int n_logprobs;                 /* -1: none */
+    const char *stop[QN_STOPS_MAX];
+    size_t stop_n[QN_STOPS_MAX];
+    int n_stops;
+    uint32_t stop_ids[QN_STOP_IDS_MAX];
+    int n_stop_ids;
+    struct qn_bias bias[QN_BIAS_MAX];
+    uint32_t n_bias;
+};
+
+#define QN_ABSENT INT64_MIN
+
+struct qn_bounds {              /* what the model and the configuration allow */
+    const struct qn_tokenizer *tok; /* for logit_bias by text */
+    uint32_t n_vocab;
+    int n_ctx, n_max;
+};
+
+/* Reads `body` for the endpoint `on`. ignored collects names. QN_E_RANGE with r filled. */
+int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored, struct qn_refusal *r);
+/* The output bound that was asked for, or QN_ABSENT. *name: the member that said so. */
+int64_t qn_params_max_tokens(const struct qn_params *p, const char **name);
+/* Fills a job's sampling, stops, lists and flags; prompt, max_tokens, seed and callbacks are the caller's. */
+void qn_params_job(const struct qn_params *p, struct qn_job *job);
+/* docs/api-fields.md. */
+void qn_params_markdown(struct qn_buf *out);
+
+#endif

@@ -1,0 +1,227 @@
+/* One row for each member that OpenAI documents or a peer accepts, so that none is silently dropped: people find a
+ * member that is accepted and ignored in production. docs/api-fields.md is made from this table. */
+#include "api/request_table.h"
+
+#define AT(m) offsetof(struct qn_params, m)
+#define GEN (QN_ON_CHAT | QN_ON_COMPLETIONS)
+#define CHATTY (QN_ON_CHAT | QN_ON_TEMPLATE | QN_ON_TOKENIZE)
+#define ALL (GEN | QN_ON_TOKENIZE | QN_ON_DETOKENIZE | QN_ON_TEMPLATE)
+
+#define BOOL(name, on, m, def, note) {name, QN_F_BOOL, QN_F_HONOURED, on, 0, 0, 0, AT(m), def, note}
+#define INT(name, on, m, lo, hi, def, note) {name, QN_F_INT, QN_F_HONOURED, on, lo, hi, 0, AT(m), def, note}
+#define NUM(name, on, m, lo, hi, def, note) {name, QN_F_NUM, QN_F_HONOURED, on, lo, hi, 0, AT(m), def, note}
+#define OPEN(name, on, m, lo, hi, def, note) {name, QN_F_NUM, QN_F_HONOURED, on, lo, hi, 1, AT(m), def, note}
+#define STR(name, on, m, most, def, note) {name, QN_F_STR, QN_F_HONOURED, on, 0, most, 0, AT(m), def, note}
+#define ANY(name, on, m, def, note) {name, QN_F_ANY, QN_F_HONOURED, on, 0, 0, 0, AT(m), def, note}
+#define ONLY(name, on, passes, note) {name, QN_F_ANY, QN_F_DEFAULT_ONLY, on, 0, 0, 0, 0, passes, note}
+#define FREE(name, on, note) {name, QN_F_ANY, QN_F_NO_EFFECT, on, 0, 0, 0, 0, "", note}
+#define SKIP(name, on, note) {name, QN_F_ANY, QN_F_IGNORED, on, 0, 0, 0, 0, "", note}
+
+enum { TOKENS_MOST = 1 << 24 };
+
+const struct qn_field qn_request_table[] = {
+    STR("model", ALL, model, 512, "", "must be the served model when given"),
+    ANY("messages", CHATTY, messages, "", "1..4096; text only"),
+    ANY("prompt", QN_ON_COMPLETIONS | QN_ON_TOKENIZE, prompt, "", "string, list of strings, token ids, list of lists of ids"),
+    ANY("content", QN_ON_TOKENIZE, content, "", "llama.cpp's spelling of prompt"),
+    ANY("tokens", QN_ON_DETOKENIZE, tokens, "", "ids below the vocabulary's size"),
+    INT("max_completion_tokens", GEN, max_completion_tokens, 1, TOKENS_MOST, "to the context's end", "wins over max_tokens"),
+    INT("max_tokens", QN_ON_CHAT, max_tokens, 1, TOKENS_MOST, "to the context's end", ""),
+    INT("max_tokens", QN_ON_COMPLETIONS, max_tokens, 0, TOKENS_MOST, "16", "0 with echo and logprobs scores the prompt"),
+    INT("n_predict", GEN, n_predict, -1, TOKENS_MOST, "", "llama.cpp's max_tokens; -1: to the context's end"),
+    INT("max_new_tokens", GEN, max_new_tokens, 1, TOKENS_MOST, "", "alias of max_tokens"),
+    NUM("temperature", GEN, temperature, 0, 2, "1", "0: greedy"),
+    OPEN("top_p", GEN, top_p, 0, 1, "1", ""),
+    INT("top_k", GEN, top_k, -1, 1e9, "0", "0 and -1: off"),
+    NUM("min_p", GEN, min_p, 0, 1, "0", ""),
+    OPEN("repetition_penalty", GEN, repetition_penalty, 0, 2, "1", "over prompt and output"),
+    OPEN("repeat_penalty", GEN, repetition_penalty, 0, 2, "1", "alias of repetition_penalty"),
+    NUM("frequency_penalty", GEN, frequency_penalty, -2, 2, "0", ""),
+    NUM("presence_penalty", GEN, presence_penalty, -2, 2, "0", ""),
+    ANY("logit_bias", GEN, bias_value, "{}", "map of id to -100..100, or [[id or text, number or false]]; at most 300"),
+    INT("seed", GEN, seed, -9.3e18, 9.3e18, "random", "-1: random"),
+    ANY("stop", GEN, stop_value, "", "a string or up to 16, each 1..1024 bytes"),
+    ANY("stop_token_ids", GEN, stop_ids_value, "[]", "at most 64"),
+    INT("min_tokens", GEN, min_tokens, 0, TOKENS_MOST, "0", ""),
+    INT("min_new_tokens", GEN, min_tokens, 0, TOKENS_MOST, "0", "alias of min_tokens"),
+    BOOL("ignore_eos", GEN, ignore_eos, "false", ""),
+    BOOL("skip_special_tokens", GEN, skip_special_tokens, "true", ""),
+    INT("n", GEN, n, 1, QN_N_HARD_MAX, "1", "branches share one prefill; at most the configured n_max"),
+    ANY("logprobs", GEN, logprobs_value, "", "chat: boolean; completions: 0..20"),
+    INT("top_logprobs", QN_ON_CHAT, top_logprobs, 0, QN_LOGPROBS_MAX, "0", "needs logprobs"),
+    BOOL("echo", QN_ON_COMPLETIONS, echo, "false", "with logprobs: scores the prompt"),
+    INT("best_of", QN_ON_COMPLETIONS, best_of, 1, QN_N_HARD_MAX, "n", "only the value of n"),
+    BOOL("stream", GEN, stream, "false", ""),
+    ANY("stream_options", GEN, stream_options, "", "needs stream"),
+    BOOL("add_generation_prompt", CHATTY, add_generation_prompt, "true", ""),
+    BOOL("continue_final_message", CHATTY, continue_final_message, "false", "not with add_generation_prompt"),
+    BOOL("add_special_tokens", ALL, add_special_tokens, "true for plain prompts", "chat: BOS only where the template writes none"),
+    BOOL("add_special", QN_ON_TOKENIZE, add_special, "false", "with content"),
+    BOOL("parse_special", QN_ON_COMPLETIONS | QN_ON_TOKENIZE, parse_special, "false; /tokenize: true", "spellings of control tokens in a plain prompt become those tokens"),
+    BOOL("with_pieces", QN_ON_TOKENIZE, with_pieces, "false", ""),
+    BOOL("return_token_strs", QN_ON_TOKENIZE, return_token_strs, "false", ""),
+    ANY("chat_template_kwargs", CHATTY, kwargs, "{}", "variables for the template"),
+    BOOL("enable_thinking", CHATTY, enable_thinking, "", "the same in chat_template_kwargs"),
+    STR("reasoning_effort", CHATTY, reasoning_effort, 16, "", "none switches thinking off; others need a template that reads it"),
+    ANY("documents", CHATTY, documents, "[]", "for templates that read them"),
+    ANY("tools", CHATTY, tools, "[]", "chat: only with tool_choice none yet"),
+    ANY("tool_choice", CHATTY, tool_choice, "", "none; auto without tools"),
+    ANY("response_format", GEN, response_format, "{\"type\":\"text\"}", "text only yet"),
+    STR("cache_salt", GEN, cache_salt, 128, "", "prompts with different salts share no cache entry"),
+    BOOL("cache_prompt", GEN, cache_prompt, "true", ""),
+    STR("user", GEN, user, 512, "", "accepted, not interpreted"),
+    ANY("metadata", GEN, metadata, "", "at most 16 keys of 64 bytes with values of 512; sent back"),
+    ANY("quern", GEN, quern, "{}", "our own members: parse_special, deadline_ms; an unknown one is refused"),
+
+    FREE("safety_identifier", GEN, ""),
+    FREE("prompt_cache_key", GEN, "prefixes are found by content"),
+    FREE("prompt_cache_options", GEN, ""),
+    FREE("prompt_cache_retention", GEN, ""),
+    FREE("parallel_tool_calls", QN_ON_CHAT, "there are no tool calls to run in parallel yet"),
+    FREE("separate_reasoning", GEN, "no reasoning is parsed yet"),
+    FREE("stream_reasoning", GEN, "no reasoning is parsed yet"),
+    FREE("sse_ping_interval", GEN, "the server's own interval holds"),
+
+    ONLY("include_reasoning", GEN, "true", ""),
+    ONLY("no_stop_trim", GEN, "false", ""),
+    ONLY("include_stop_str_in_output", GEN, "false", ""),
+    ONLY("return_hidden_states", GEN, "false", ""),
+    ONLY("functions", QN_ON_CHAT, "[]", "use tools"),
+    ONLY("function_call", QN_ON_CHAT, "\"none\"|\"auto\"", "use tool_choice"),
+    ONLY("verbosity", QN_ON_CHAT, "\"medium\"", ""),
+    ONLY("modalities", QN_ON_CHAT, "[\"text\"]|[]", ""),
+    ONLY("audio", QN_ON_CHAT, "", ""),
+    ONLY("prediction", QN_ON_CHAT, "", ""),
+    ONLY("store", GEN, "false", ""),
+    ONLY("service_tier", GEN, "\"auto\"|\"default\"", ""),
+    ONLY("moderation", QN_ON_CHAT, "", ""),
+    ONLY("web_search_options", QN_ON_CHAT, "", ""),
+    ONLY("suffix", QN_ON_COMPLETIONS, "\"\"", ""),
+    ONLY("echo", QN_ON_CHAT, "false", ""),
+    ONLY("typical_p", GEN, "1", ""),
+    ONLY("typical", GEN, "1", ""),
+    ONLY("top_n_sigma", GEN, "-1|0", ""),
+    ONLY("xtc_probability", GEN, "0", ""),
+    FREE("xtc_threshold", GEN, "xtc_probability is off"),
+    ONLY("dynatemp_range", GEN, "0", ""),
+    FREE("dynatemp_exponent", GEN, "dynatemp_range is off"),
+    ONLY("mirostat", GEN, "0", ""),
+    FREE("mirostat_tau", GEN, "mirostat is off"),
+    FREE("mirostat_eta", GEN, "mirostat is off"),
+    ONLY("dry_multiplier", GEN, "0", ""),
+    FREE("dry_base", GEN, "dry_multiplier is off"),
+    FREE("dry_allowed_length", GEN, "dry_multiplier is off"),
+    FREE("dry_penalty_last_n", GEN, "dry_multiplier is off"),
+    FREE("dry_sequence_breakers", GEN, "dry_multiplier is off"),
+    ONLY("adaptive_target", GEN, "-1", ""),
+    FREE("adaptive_decay", GEN, "adaptive_target is off"),
+    ONLY("samplers", GEN, "[]", "the order is fixed"),
+    ONLY("min_keep", GEN, "0", ""),
+    ONLY("post_sampling_probs", GEN, "false", ""),
+    ONLY("repeat_last_n", GEN, "-1|64", "penalties see the whole context"),
+    ONLY("spaces_between_special_tokens", GEN, "true", ""),
+    ONLY("bad_words", GEN, "[]", ""),
+    ONLY("allowed_token_ids", GEN, "[]", ""),
+    ONLY("stop_regex", GEN, "[]|\"\"", ""),
+    ONLY("length_penalty", GEN, "1", ""),
+    ONLY("use_beam_search", GEN, "false", ""),
+    ONLY("best_of", QN_ON_CHAT, "1", ""),
+    ONLY("early_stopping", GEN, "false", ""),
+    ONLY("prompt_logprobs", GEN, "", "use /v1/completions with echo and logprobs"),
+    ONLY("n_probs", GEN, "0", "use logprobs"),
+    ONLY("logprob_token_ids", GEN, "[]", ""),
+    ONLY("return_token_ids", GEN, "false", ""),
+    ONLY("return_tokens", GEN, "false", ""),
+    ONLY("return_tokens_as_token_ids", GEN, "false", ""),
+    ONLY("return_prompt_text", GEN, "false", ""),
+    ONLY("truncate_prompt_tokens", GEN, "", "prompts are never cut"),
+    FREE("truncation_side", GEN, "prompts are never cut"),
+    ONLY("chat_template", CHATTY, "\"\"", "a request cannot bring a template"),
+    ONLY("mm_processor_kwargs", GEN, "{}", ""),
+    ONLY("media_io_kwargs", GEN, "{}", ""),
+    ONLY("grammar", GEN, "\"\"", ""),
+    ONLY("json_schema", GEN, "{}", ""),
+    ONLY("regex", GEN, "\"\"", ""),
+    ONLY("ebnf", GEN, "\"\"", ""),
+    ONLY("structured_outputs", GEN, "", ""),
+    ONLY("structural_tag", GEN, "", ""),
+    ONLY("guided_json", GEN, "", ""),
+    ONLY("guided_regex", GEN, "", ""),
+    ONLY("guided_choice", GEN, "", ""),
+    ONLY("guided_grammar", GEN, "", ""),
+    ONLY("guided_decoding_backend", GEN, "", ""),
+    FREE("guided_whitespace_pattern", GEN, "only with guided_json"),
+    ONLY("grammar_lazy", GEN, "false", ""),
+    ONLY("grammar_triggers", GEN, "[]", ""),
+    ONLY("n_cache_reuse", GEN, "0", ""),
+    ONLY("id_slot", GEN, "-1", ""),
+    ONLY("n_keep", GEN, "0|-1", "prompts are never cut"),
+    ONLY("n_discard", GEN, "0", "prompts are never cut"),
+    ONLY("t_max_predict_ms", GEN, "0|-1", "use quern.deadline_ms"),
+    ONLY("return_progress", GEN, "false", ""),
+    ONLY("timings_per_token", GEN, "false", ""),
+    ONLY("response_fields", GEN, "[]", ""),
+    ONLY("lora", GEN, "[]", ""),
+    ONLY("lora_path", GEN, "", ""),
+    ONLY("adapter", GEN, "", ""),
+    ONLY("adapter_id", GEN, "", ""),
+    ONLY("parse_tool_calls", GEN, "false|true", "there are no tool calls yet"),
+    ONLY("reasoning_format", GEN, "\"none\"|\"auto\"", ""),
+    ONLY("reasoning_control", GEN, "false", ""),
+    ONLY("thinking_forced_open", GEN, "false", ""),
+    ONLY("thinking_token_budget", GEN, "-1", ""),
+    ONLY("reasoning_budget_tokens", GEN, "-1", ""),
+    ONLY("thinking_budget_tokens", GEN, "-1", ""),
+    ONLY("reasoning_budget_message", GEN, "\"\"", ""),
+    ONLY("custom_params", GEN, "{}", ""),
+    ONLY("nvext", GEN, "{}", ""),
+    ONLY("thinking", GEN, "{\"type\":\"disabled\"}", ""),
+    ONLY("reasoning", GEN, "{}", "use reasoning_effort"),
+    ONLY("priority", GEN, "0", ""),
+    ONLY("watermarking", GEN, "false", ""),
+    ONLY("watermark", GEN, "false", ""),
+    ONLY("repetition_detection", GEN, "", ""),
+    ONLY("repetition_ngram_size", GEN, "0", ""),
+    ONLY("repetition_ngram_threshold", GEN, "0", ""),
+    ONLY("stream_interval", GEN, "1", ""),
+    ONLY("options", GEN, "{}", ""),
+    ONLY("verbose", GEN, "false", ""),
+    SKIP("kv_transfer_params", GEN, ""),
+    SKIP("vllm_xargs", GEN, ""),
+    SKIP("request_id", GEN, "use the header x-request-id"),
+    SKIP("rid", GEN, "use the header x-request-id"),
+    SKIP("session_id", GEN, "prefixes are found by content"),
+    SKIP("extra_key", GEN, "use cache_salt"),
+    SKIP("keep_alive", GEN, ""),
+};
+const size_t qn_request_rows = sizeof qn_request_table / sizeof *qn_request_table;
+
+const struct qn_field qn_stream_options_table[] = {
+    BOOL("include_usage", GEN, include_usage, "false", "a last chunk with usage; usage is null on the others"),
+    BOOL("continuous_usage_stats", GEN, continuous_usage, "false", "usage on every chunk"),
+    ONLY("include_obfuscation", GEN, "false", ""),
+};
+const size_t qn_stream_options_rows = sizeof qn_stream_options_table / sizeof *qn_stream_options_table;
+
+const struct qn_field qn_own_table[] = {
+    BOOL("parse_special", QN_ON_COMPLETIONS, parse_special, "false", ""),
+    INT("deadline_ms", GEN, deadline_ms, 1, 86400000, "none", "the whole answer by then, or 504"),
+};
+const size_t qn_own_rows = sizeof qn_own_table / sizeof *qn_own_table;
+
+void qn_params_markdown(struct qn_buf *out) {
+    static const struct { const char *title; unsigned on; } part[] = {
+        {"POST /v1/chat/completions", QN_ON_CHAT}, {"POST /v1/completions", QN_ON_COMPLETIONS}, {"POST /tokenize", QN_ON_TOKENIZE},
+        {"POST /detokenize", QN_ON_DETOKENIZE}, {"POST /apply-template", QN_ON_TEMPLATE},
+    };
+    qn_buf_puts(out, "# Request members\n\nMade from api/request_table.c by the test that compares them. A member that no row names is "
+                     "ignored and listed in the response header `Quern-Ignored`.\n`null` means absent everywhere.\n");
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        qn_buf_printf(out, "\n## %s\n\n", part[i].title);
+        qn_fields_markdown(out, qn_request_table, qn_request_rows, part[i].on);
+    }
+    qn_buf_puts(out, "\n## stream_options\n\n");
+    qn_fields_markdown(out, qn_stream_options_table, qn_stream_options_rows, GEN);
+    qn_buf_puts(out, "\n## quern\n\n");
+    qn_fields_markdown(out, qn_own_table, qn_own_rows, GEN);
+}

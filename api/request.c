@@ -95,8 +95,8 @@ static int bias_map(struct qn_params *p, const json_t *map, const struct qn_boun
         double add;
         snprintf(param, sizeof param, "logit_bias.%s", qn_quote(quoted, key, strlen(key)));
         errno = 0;
-        unsigned long id = key[0] >= '0' && key[0] <= '9' ? strtoul(key, &end, 10) : (end = (char *)(uintptr_t)key, 0);
-        if (end == key || *end || errno || id >= b->n_vocab)
+        unsigned long id = strtoul(key, &end, 10);
+        if (key[0] < '0' || key[0] > '9' || *end || errno || id >= b->n_vocab)
             return qn_refuse(r, 400, "invalid_value", param, "Invalid key in 'logit_bias': expected a token id from 0 to %u.", b->n_vocab - 1);
         int rc = qn_field_number(v, param, -100, 100, 0, &add, r);
         if (rc == 0) rc = add_bias(p, (uint32_t)id, add, r);

@@ -23,6 +23,7 @@ struct qn_params {
     int echo, add_special_tokens, parse_special;                                 /* -1: absent */
     int add_generation_prompt, continue_final_message, enable_thinking;         /* -1: absent */
     int with_pieces, return_token_strs, add_special;                            /* tokenize */
+    const json_t *prediction;
     const json_t *messages, *prompt, *content, *tokens, *tools, *tool_choice, *documents, *kwargs, *metadata;
     const json_t *stop_value, *stop_ids_value, *bias_value, *logprobs_value, *stream_options, *quern, *response_format;
 

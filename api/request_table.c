@@ -91,7 +91,7 @@ const struct qn_field qn_request_table[] = {
     ONLY("verbosity", QN_ON_CHAT, "\"medium\"", ""),
     ONLY("modalities", QN_ON_CHAT, "[\"text\"]|[]", ""),
     ONLY("audio", QN_ON_CHAT, "", ""),
-    ONLY("prediction", QN_ON_CHAT, "", ""),
+    ANY("prediction", QN_ON_CHAT, prediction, "", "type content: text to guess ahead by; needs n 1"),
     ONLY("store", GEN, "false", ""),
     ONLY("service_tier", GEN, "\"auto\"|\"default\"", ""),
     ONLY("moderation", QN_ON_CHAT, "", ""),

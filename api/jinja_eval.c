@@ -90,7 +90,7 @@ static void assign(struct qn_jx *x, struct scope *s, const struct qn_jnode *t, s
 /* ---- calls ---- */
 
 static void add_kw(struct qn_jx *x, struct qn_jargv *a, struct qn_jv k, struct qn_jv v) {
-    for (uint32_t i = 0; i < a->n_kw; i++)
+    for (uint32_t i = 0; i < a->n_kw; i++, qn_jx_step(x))
         if (qn_jstr_eq(x, a->kw[i].k.s, k.s)) qn_jx_fail(x, QN_E_DATA, "got multiple values for keyword argument '%.60s'", qn_jstr_c(x, k.s));
     a->kw[a->n_kw++] = (struct qn_jpair){k, v};
 }
@@ -294,12 +294,11 @@ static void deeper(struct qn_jx *x) {
 }
 
 static struct qn_jv *kw_of(struct qn_jx *x, const struct qn_jargv *a, const char *name, uint8_t *used) {
-    for (uint32_t i = 0; i < a->n_kw; i++) {
+    for (uint32_t i = 0; i < a->n_kw; i++, qn_jx_step(x)) {
         if (used[i] || !qn_jstr_is(a->kw[i].k.s, name)) continue;
         used[i] = 1;
         return &a->kw[i].v;
     }
-    (void)x;
     return NULL;
 }
 

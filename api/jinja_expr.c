@@ -2,6 +2,7 @@
  * left, a test may take one argument without brackets, neighbouring string literals join.
  *
  * Recursion is counted (depth): sixty thousand brackets end in an error value. */
+#include <stdio.h>
 #include <string.h>
 
 #include "api/jinja_ast.h"
@@ -221,8 +222,9 @@ static const char *dotted(struct qn_jparse *p) {
     const char *s = text(p, qn_jparse_expect(p, TOK_NAME));
     while (qn_jparse_skip(p, TOK_DOT)) {
         const char *more = text(p, qn_jparse_expect(p, TOK_NAME));
-        char *both = qn_jparse_alloc(p, strlen(s) + strlen(more) + 2);
-        strcat(strcat(strcpy(both, s), "."), more);
+        size_t n = strlen(s) + strlen(more) + 2;
+        char *both = qn_jparse_alloc(p, n);
+        snprintf(both, n, "%s.%s", s, more);
         s = both;
     }
     return s;

@@ -239,7 +239,7 @@ static struct qn_jv lookup(struct qn_jx *x, struct fields *o, struct qn_jstr *na
         if (n >= o->a->n) qn_jx_fail(x, QN_E_DATA, "Replacement index %lld out of range for positional args tuple", (long long)n);
         return o->a->pos[n];
     }
-    for (uint32_t k = 0; k < o->a->n_kw; k++)
+    for (uint32_t k = 0; k < o->a->n_kw; k++, qn_jx_step(x))
         if (o->a->kw[k].k.t == J_STR && qn_jstr_eq(x, o->a->kw[k].k.s, name)) return o->a->kw[k].v;
     qn_jx_fail(x, QN_E_DATA, "format: no argument '%.60s'", qn_jstr_c(x, name));
 }
@@ -263,7 +263,7 @@ static struct qn_jv field(struct qn_jx *x, struct fields *o, struct qn_jstr *s) 
         }
         i++;
         int number = strspn(name, "0123456789") == key.s->n && key.s->n < 10;
-        v = qn_jv_item(x, v, number ? qn_jv_int(atoi(name)) : key);
+        v = qn_jv_item(x, v, number ? qn_jv_int(strtol(name, NULL, 10)) : key);
     }
     return v;
 }

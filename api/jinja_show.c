@@ -22,7 +22,7 @@ size_t qn_jv_float_text(double f, char out[40]) {
     int prec = 0;
     do snprintf(e, sizeof e, "%.*e", prec, f);
     while (strtod(e, NULL) != f && ++prec < 17);
-    int exp = atoi(strchr(e, 'e') + 1);
+    int exp = (int)strtol(strchr(e, 'e') + 1, NULL, 10);
     if (exp < -4 || exp >= 16) {
         char *mark = strchr(e, 'e');
         return (size_t)snprintf(out, 40, "%.*se%c%02d", (int)(mark - e), e, exp < 0 ? '-' : '+', abs(exp));

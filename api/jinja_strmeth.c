@@ -108,10 +108,11 @@ static struct qn_jv partition(struct qn_jx *x, struct qn_jstr *s, int right, con
     qn_jcall_bind(x, "partition", "!sep", a, in);
     struct qn_jstr *sep = qn_jcall_str(x, in[0], "partition");
     struct qn_jlist *l = qn_jstr_split(x, s, sep, 1, right).l;
-    for (int i = 0; i < 3; i++) r.l->v[i] = qn_jv_cstr(x, "");
+    for (int i = 0; i < 3; i++) r.l->v[i] = qn_jstr_sub(x, s, 0, 0);
     if (l->n == 2) {
         r.l->v[0] = l->v[0];
-        r.l->v[1] = in[0];
+        r.l->v[1] = qn_jstr_sub(x, sep, 0, sep->n);
+        r.l->v[1].s->markup = s->markup;
         r.l->v[2] = l->v[1];
     } else {
         r.l->v[right ? 2 : 0] = of(s);

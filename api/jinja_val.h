@@ -100,7 +100,6 @@ struct qn_jx {                 /* one render */
     struct qn_jv *root;        /* by name id: set at top level; J_MISSING: not set */
     struct qn_jsb *out;
     int64_t now_s;
-    struct qn_jstr *chars1[128]; /* one-character trusted / untrusted ASCII strings are made often */
 };
 
 enum { QN_J_NEST_MAX = 1500, QN_J_VALUE_DEPTH_MAX = 200, QN_J_RANGE_MAX = 100000 };

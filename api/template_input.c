@@ -215,19 +215,20 @@ static int tag_final(json_t *messages, struct qn_template_continue *cut, struct 
     snprintf(cut->tag, sizeof cut->tag, "QN%016" PRIx64 "%016" PRIx64 "END ", id[0], id[1]); /* nobody can write it into a message */
     size_t last = json_array_size(messages) - 1;
     json_t *m = json_copy(json_array_get(messages, last)), *c = json_object_get(m, "content");
-    int rc = -1;
-    if (json_is_string(c)) {
+    int rc = 0, found = json_is_string(c);
+    if (found) {
         rc = keep_text(cut, c) || json_object_set_new(m, "content", tagged(c, cut)) ? no_memory(err) : 0;
     } else {
-        for (size_t i = json_array_size(c); i-- > 0 && rc == -1;) {
+        for (size_t i = json_array_size(c); i-- > 0 && !found;) {
             json_t *p = json_array_get(c, i), *text = json_object_get(p, "text");
             if (!json_is_string(text)) continue;
+            found = 1;
             json_t *p2 = json_copy(p), *c2 = json_copy(c);
             int bad = keep_text(cut, text) || json_object_set_new(p2, "text", tagged(text, cut)) || json_array_set_new(c2, i, p2) ||
                       json_object_set_new(m, "content", c2);
             rc = bad ? no_memory(err) : 0;
         }
-        if (rc == -1) rc = qn_fail(err, QN_E_RANGE, "continue_final_message: the final message has no text to continue");
+        if (!found) rc = qn_fail(err, QN_E_RANGE, "continue_final_message: the final message has no text to continue");
     }
     if (rc == 0 && json_array_set(messages, last, m)) rc = no_memory(err);
     json_decref(m);

@@ -155,6 +155,10 @@ TEST_SLOW(jinja, bombs_end_in_an_error_value, 120) {
     BOMB("{% set s = 'é' * 1000000 %}{% for i in range(100000) %}{% if s[500000] %}{% endif %}{% endfor %}", QN_E_LIMIT);
     BOMB("{% set l = range(100000)|list %}{% for i in range(100000) %}{% if -1 in l %}{% endif %}{% endfor %}", QN_E_LIMIT);
     BOMB("{% set l = range(90000)|list %}{% for i in range(100000) %}{% if l|sort|reverse %}{% endif %}{% endfor %}", QN_E_LIMIT);
+    BOMB("{% macro m() %}{{ kwargs|length }}{% endmacro %}{% set d = dict.fromkeys(range(20000)|map('string')|list, 1) %}{{ m(**d) }}", QN_E_LIMIT);
+    BOMB("{% set d = dict.fromkeys(range(20000)|map('string')|list, 1) %}{{ ('{a}' * 20000).format_map(d) }}", QN_E_DATA);
+    BOMB("{% set d = dict.fromkeys(range(20000)|map('string')|list, 1) %}{{ ('{19999}' * 20000).format_map(d) }}", QN_E_DATA);
+    BOMB("{% set d = dict.fromkeys(['a'] + range(20000)|map('string')|list + ['b'], 1) %}{{ ('{b}' * 20000).format_map(d) }}", QN_E_LIMIT);
     BOMB("{% set x = 2 ** 63 %}", QN_E_DATA);
     BOMB("{{ 9223372036854775807 + 1 }}", QN_E_DATA);
     BOMB("{{ (-9223372036854775807 - 1) // -1 }}", QN_E_DATA);

@@ -2,6 +2,7 @@
  * template, and continued messages. Expected texts of continued messages are those of transformers 5.23. The templates are
  * the package's (scripts/fetch-vectors.sh) and the models' own. */
 #include <jansson.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "api/template.h"
@@ -298,4 +299,36 @@ TEST(template, a_malformed_template_says_where) {
     EXPECT(t == NULL && strstr(err.text, "line 2"));
     err = (struct qn_err){0};
     EXPECT_EQ(qn_template_open_plain(&t, "{% include 'x' %}", 17, NULL, NULL, &err), QN_E_UNSUPPORTED);
+}
+
+static void *renders(void *arg) {
+    const struct qn_template *t = arg;
+    json_t *m = json_pack("[{ssss}{sssns[{s{ssss}}]}{ssss}]", "role", "developer", "content", "d", "role", "assistant", "content", "tool_calls", "function",
+                          "name", "f", "arguments", "{\"a\": [1, \"<|im_end|>\"]}", "role", "user", "content", "u");
+    struct qn_template_input in = {.messages = m, .add_generation_prompt = 1};
+    size_t total = 0;
+    for (int i = 0; i < 100; i++) {
+        struct qn_rendered r = {0};
+        struct qn_err err = {0};
+        if (qn_template_render(t, &in, &r, &err) < 0) break;
+        total += r.text.n;
+        qn_rendered_done(&r);
+    }
+    json_decref(m);
+    return (void *)total;
+}
+
+TEST(template, one_template_renders_in_many_threads) {
+    struct qn_template *t = open_named("Qwen-Qwen3-0.6B", "", "<|im_end|>");
+    pthread_t th[4];
+    size_t got[4] = {0};
+    for (int i = 0; i < 4; i++) ASSERT_EQ(pthread_create(&th[i], NULL, renders, t), 0);
+    for (int i = 0; i < 4; i++) {
+        void *r = NULL;
+        pthread_join(th[i], &r);
+        got[i] = (size_t)r;
+    }
+    EXPECT(got[0] > 100 * 50);
+    for (int i = 1; i < 4; i++) EXPECT_EQ(got[i], got[0]);
+    qn_template_close(t);
 }

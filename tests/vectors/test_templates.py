@@ -3,7 +3,7 @@
 
 Byte for byte on a few dozen conversations each, raises included; and no byte of a request is ever marked as trusted, for
 each special spelling that a template knows, also where the request splits it over two fields."""
-import glob, json, os, re, sys
+import glob, hashlib, json, os, re, sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -148,6 +148,23 @@ for path in FILES:
 @test
 def all_files_are_there():
     assert len(FILES) == WANTED, f"{len(FILES)} templates in {FOLDER}; scripts/fetch-vectors.sh brings {WANTED}"
+
+
+@test
+def final_messages_are_continued_as_transformers_does():
+    data = json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "jinja", "continued.json"), encoding="utf-8"))
+    ours, same = Ours(), 0
+    eq(sorted(data["want"]), sorted(os.path.basename(p)[:-6] for p in FILES))
+    for path in FILES:
+        name = os.path.basename(path)[:-6]
+        for final, want in zip(data["finals"], data["want"][name]):
+            got = ours.ask(template=source(path), bos="<s>", eos="</s>", input={
+                "messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": final}], "continue_final_message": True})
+            have = None if "error" in got else hashlib.sha256(got["text"].encode()).hexdigest()[:16]
+            assert have == want, f"{name}, {final!r}: {got.get('text', got)!r:.800}"
+            same += want is not None
+    ours.close()
+    assert same > 400, same
 
 
 # ---- trust ----

@@ -86,7 +86,8 @@ struct qn_jparse {
 
 enum { QN_J_TEXT_MAX = 1 << 20, QN_J_PARSE_DEPTH_MAX = 120 };
 
-__attribute__((noreturn, format(printf, 4, 5))) void qn_jparse_fail(struct qn_jparse *p, int code, uint32_t line, const char *fmt, ...);
+__attribute__((noreturn, format(printf, 4, 5))) void qn_jparse_fail(struct qn_jparse *p, int code, uint32_t line, const char *fmt,
+                                                                    ...);
 void *qn_jparse_alloc(struct qn_jparse *p, size_t n);
 void qn_jparse_lex(struct qn_jparse *p);                        /* fills p->tok */
 void qn_jparse_template(struct qn_jparse *p);                   /* fills t->body */

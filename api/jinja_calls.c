@@ -14,7 +14,8 @@
 #include "api/jinja_ops.h"
 #include "api/jinja_show.h"
 
-void qn_jcall_bind(struct qn_jx *x, const char *what, const char *spec, const struct qn_jargv *a, struct qn_jv out[QN_JARGS_MAX]) {
+void qn_jcall_bind(struct qn_jx *x, const char *what, const char *spec, const struct qn_jargv *a,
+                   struct qn_jv out[QN_JARGS_MAX]) {
     uint32_t n = 0, used = 0;
     int by_name = *spec != '!';
     if (!by_name) spec++;
@@ -28,7 +29,8 @@ void qn_jcall_bind(struct qn_jx *x, const char *what, const char *spec, const st
             out[n] = a->kw[k].v;
             used++;
         }
-        if (out[n].t == J_MISSING && !optional) qn_jx_fail(x, QN_E_DATA, "%s() missing a required argument: '%.*s'", what, (int)len, s);
+        if (out[n].t == J_MISSING && !optional)
+            qn_jx_fail(x, QN_E_DATA, "%s() missing a required argument: '%.*s'", what, (int)len, s);
         s += len + optional;
         if (*s == ',') s++;
     }
@@ -51,12 +53,18 @@ struct qn_jstr *qn_jcall_str(struct qn_jx *x, struct qn_jv v, const char *what) 
 /* ---- attributes ---- */
 
 enum { T_S = 1, T_L = 2, T_T = 4, T_D = 8, T_R = 16, T_CYC = 32, T_LOOP = 64, T_DICTFN = 128 };
-static const struct { const char *name; uint16_t has, unsafe; } methods[M_COUNT] = {
+/* clang-format off */
+static const struct {
+    const char *name;
+    uint16_t has, unsafe;
+} methods[M_COUNT] = {
 #define S(n) [M_##n] = {#n, T_S, 0}
     S(capitalize), S(casefold), S(center), S(encode), S(endswith), S(expandtabs), S(find), S(format), S(format_map), S(isalnum),
     S(isalpha), S(isascii), S(isdecimal), S(isdigit), S(isidentifier), S(islower), S(isnumeric), S(isprintable), S(isspace),
-    S(istitle), S(isupper), S(join), S(ljust), S(lower), S(lstrip), S(maketrans), S(partition), S(removeprefix), S(removesuffix),
-    S(replace), S(rfind), S(rindex), S(rjust), S(rpartition), S(rsplit), S(rstrip), S(split), S(splitlines), S(startswith), S(strip),
+    S(istitle), S(isupper), S(join), S(ljust), S(lower), S(lstrip), S(maketrans), S(partition), S(removeprefix),
+    S(removesuffix),
+    S(replace), S(rfind), S(rindex), S(rjust), S(rpartition), S(rsplit), S(rstrip), S(split), S(splitlines), S(startswith),
+    S(strip),
     S(swapcase), S(title), S(translate), S(upper), S(zfill),
 #undef S
     [M_count] = {"count", T_S | T_L | T_T | T_R, 0}, [M_index] = {"index", T_S | T_L | T_T | T_R, 0},
@@ -66,8 +74,10 @@ static const struct { const char *name; uint16_t has, unsafe; } methods[M_COUNT]
     [M_setdefault] = {"setdefault", 0, T_D}, [M_update] = {"update", 0, T_D}, [M_append] = {"append", 0, T_L},
     [M_extend] = {"extend", 0, T_L}, [M_insert] = {"insert", 0, T_L}, [M_remove] = {"remove", 0, T_L},
     [M_reverse] = {"reverse", 0, T_L}, [M_sort] = {"sort", 0, T_L},
-    [M_next] = {"next", T_CYC, 0}, [M_reset] = {"reset", T_CYC, 0}, [M_cycle] = {"cycle", T_LOOP, 0}, [M_changed] = {"changed", T_LOOP, 0},
+    [M_next] = {"next", T_CYC, 0}, [M_reset] = {"reset", T_CYC, 0}, [M_cycle] = {"cycle", T_LOOP, 0},
+    [M_changed] = {"changed", T_LOOP, 0},
 };
+/* clang-format on */
 
 int qn_jcall_method(const char *name) {
     for (int i = 0; i < M_COUNT; i++)

@@ -70,7 +70,8 @@ static struct scope *inner(struct qn_jx *x, struct scope *s) {
 static void assign_ns(struct qn_jx *x, struct scope *s, const struct qn_jnode *t, struct qn_jv v) {
     struct qn_jv ns = load(x, s, t);
     if (ns.t != J_NS) qn_jx_fail(x, QN_E_DATA, "cannot assign attribute on non-namespace object");
-    if (t->str->n && t->str->p[0] == '_') qn_jx_fail(x, QN_E_DATA, "underscore-prefixed attributes cannot be stored on a namespace");
+    if (t->str->n && t->str->p[0] == '_')
+        qn_jx_fail(x, QN_E_DATA, "underscore-prefixed attributes cannot be stored on a namespace");
     qn_jdict_put(x, ns.d, (struct qn_jv){.t = J_STR, .s = t->str}, v);
 }
 
@@ -82,7 +83,10 @@ static void assign(struct qn_jx *x, struct scope *s, const struct qn_jnode *t, s
     } else { /* as deep as it was parsed */
         struct qn_jv l = qn_jv_to_list(x, v, J_LIST);
         if (l.l->n != t->list.n)
-            qn_jx_fail(x, QN_E_DATA, l.l->n > t->list.n ? "too many values to unpack (expected %u)" : "not enough values to unpack (expected %u)", t->list.n);
+            qn_jx_fail(x, QN_E_DATA,
+                       l.l->n > t->list.n ? "too many values to unpack (expected %u)"
+                                          : "not enough values to unpack (expected %u)",
+                       t->list.n);
         for (uint32_t i = 0; i < t->list.n; i++) assign(x, s, t->list.v[i], l.l->v[i]);
     }
 }
@@ -91,7 +95,8 @@ static void assign(struct qn_jx *x, struct scope *s, const struct qn_jnode *t, s
 
 static void add_kw(struct qn_jx *x, struct qn_jargv *a, struct qn_jv k, struct qn_jv v) {
     for (uint32_t i = 0; i < a->n_kw; i++, qn_jx_step(x))
-        if (qn_jstr_eq(x, a->kw[i].k.s, k.s)) qn_jx_fail(x, QN_E_DATA, "got multiple values for keyword argument '%.60s'", qn_jstr_c(x, k.s));
+        if (qn_jstr_eq(x, a->kw[i].k.s, k.s))
+            qn_jx_fail(x, QN_E_DATA, "got multiple values for keyword argument '%.60s'", qn_jstr_c(x, k.s));
     a->kw[a->n_kw++] = (struct qn_jpair){k, v};
 }
 
@@ -245,7 +250,8 @@ static struct qn_jv eval_in(struct qn_jx *x, struct scope *s, const struct qn_jn
     case N_LIST: case N_TUPLE: case N_DICT: return literal(x, s, n);
     case N_COND:
         if (qn_jv_true(x, eval(x, s, n->a))) return eval(x, s, n->b);
-        return n->c ? eval(x, s, n->c) : qn_jv_hint("the inline if-expression evaluated to false and no else section was defined.");
+        return n->c ? eval(x, s, n->c)
+                    : qn_jv_hint("the inline if-expression evaluated to false and no else section was defined.");
     case N_OR: v = eval(x, s, n->a); return qn_jv_true(x, v) ? v : eval(x, s, n->b);
     case N_AND: v = eval(x, s, n->a); return qn_jv_true(x, v) ? eval(x, s, n->b) : v;
     case N_NOT: return qn_jv_bool(!qn_jv_true(x, eval(x, s, n->a)));
@@ -312,12 +318,14 @@ static void hidden(struct qn_jx *x, struct qn_jmacro *m, const struct qn_jargv *
     struct qn_jv rest = qn_jv_dict(x, 0);
     for (uint32_t i = 0; i < a->n_kw; i++) {
         if (used[i]) continue;
-        if (!(n->flags & NF_KWARGS)) qn_jx_fail(x, QN_E_DATA, "macro '%s' takes no keyword argument '%.60s'", n->name, qn_jstr_c(x, a->kw[i].k.s));
+        if (!(n->flags & NF_KWARGS))
+            qn_jx_fail(x, QN_E_DATA, "macro '%s' takes no keyword argument '%.60s'", n->name, qn_jstr_c(x, a->kw[i].k.s));
         qn_jdict_put(x, rest.d, a->kw[i].k, a->kw[i].v);
     }
     if (n->flags & NF_KWARGS) store(x, s, x->t->id_kwargs, rest);
     uint32_t extra = a->n > n->list.n ? a->n - n->list.n : 0;
-    if (extra && !(n->flags & NF_VARARGS)) qn_jx_fail(x, QN_E_DATA, "macro '%s' takes not more than %u argument(s)", n->name, n->list.n);
+    if (extra && !(n->flags & NF_VARARGS))
+        qn_jx_fail(x, QN_E_DATA, "macro '%s' takes not more than %u argument(s)", n->name, n->list.n);
     if (!(n->flags & NF_VARARGS)) return;
     struct qn_jv more = qn_jv_list(x, J_TUPLE, extra);
     for (uint32_t i = 0; i < extra; i++) more.l->v[i] = a->pos[n->list.n + i];
@@ -416,7 +424,8 @@ static int run_loop(struct qn_jx *x, struct scope *s, const struct qn_jnode *n, 
 }
 
 struct qn_jv qn_jeval_loop_again(struct qn_jx *x, struct qn_jloop *l, const struct qn_jargv *a) {
-    if (!(l->node->flags & NF_RECURSIVE)) qn_jx_fail(x, QN_E_DATA, "The loop must have the 'recursive' marker to be called recursively.");
+    if (!(l->node->flags & NF_RECURSIVE))
+        qn_jx_fail(x, QN_E_DATA, "The loop must have the 'recursive' marker to be called recursively.");
     if (a->n != 1 || a->n_kw) qn_jx_fail(x, QN_E_DATA, "a recursive loop takes one argument");
     struct qn_jsb b, *was = x->out;
     qn_jsb_init(&b, x);
@@ -429,7 +438,8 @@ struct qn_jv qn_jeval_loop_again(struct qn_jx *x, struct qn_jloop *l, const stru
 }
 
 int qn_jeval_loop_attr(struct qn_jx *x, struct qn_jloop *l, struct qn_jstr *name, struct qn_jv *out) {
-    static const char *const names[] = {"index", "index0", "first", "last", "previtem", "nextitem", "length", "revindex", "revindex0", "depth", "depth0"};
+    static const char *const names[] = {"index",  "index0",   "first",     "last",  "previtem", "nextitem",
+                                        "length", "revindex", "revindex0", "depth", "depth0"};
     size_t k = 0;
     while (k < sizeof names / sizeof *names && !qn_jstr_is(name, names[k])) k++;
     uint32_t i = l->index0;

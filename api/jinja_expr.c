@@ -136,7 +136,8 @@ static struct qn_jargs *call_args(struct qn_jparse *p) {
             a->kw[a->n_kw].name = text(p, k);
             a->kw[a->n_kw].id = qn_jparse_name(p, k->p, k->n);
             for (uint32_t i = 0; i < a->n_kw; i++)
-                if (a->kw[i].id == a->kw[a->n_kw].id) qn_jparse_fail(p, QN_E_DATA, line, "keyword argument repeated: %s", a->kw[i].name);
+                if (a->kw[i].id == a->kw[a->n_kw].id)
+                    qn_jparse_fail(p, QN_E_DATA, line, "keyword argument repeated: %s", a->kw[i].name);
             qn_jparse_next(p);
             struct qn_jnode *v = qn_jparse_expr(p);
             a->kw[a->n_kw++].v = v;

@@ -21,12 +21,26 @@ typedef struct qn_jv filter_fn(struct qn_jx *x, struct qn_jv v, const struct qn_
 
 static struct qn_jv of(struct qn_jstr *s) { return (struct qn_jv){.t = J_STR, .s = s}; }
 static struct qn_jstr *text(struct qn_jx *x, struct qn_jv v) { return qn_jv_to_str(x, v); }
-static struct qn_jstr *given_str(struct qn_jx *x, struct qn_jv v) { return v.t == J_MISSING || v.t == J_NONE ? NULL : qn_jcall_str(x, v, "a filter's argument"); }
+static struct qn_jstr *given_str(struct qn_jx *x, struct qn_jv v) {
+    return v.t == J_MISSING || v.t == J_NONE ? NULL : qn_jcall_str(x, v, "a filter's argument");
+}
 
-static struct qn_jv f_upper(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) { (void)in; return qn_jstr_case(x, text(x, v), CASE_UPPER); }
-static struct qn_jv f_lower(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) { (void)in; return qn_jstr_case(x, text(x, v), CASE_LOWER); }
-static struct qn_jv f_title(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) { (void)in; return qn_jstr_case(x, text(x, v), CASE_WORDS); }
-static struct qn_jv f_capitalize(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) { (void)in; return qn_jstr_case(x, text(x, v), CASE_CAPITAL); }
+static struct qn_jv f_upper(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
+    (void)in;
+    return qn_jstr_case(x, text(x, v), CASE_UPPER);
+}
+static struct qn_jv f_lower(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
+    (void)in;
+    return qn_jstr_case(x, text(x, v), CASE_LOWER);
+}
+static struct qn_jv f_title(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
+    (void)in;
+    return qn_jstr_case(x, text(x, v), CASE_WORDS);
+}
+static struct qn_jv f_capitalize(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
+    (void)in;
+    return qn_jstr_case(x, text(x, v), CASE_CAPITAL);
+}
 static struct qn_jv f_string(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) { (void)in; return of(text(x, v)); }
 static struct qn_jv f_escape(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) { (void)in; return qn_jv_escape(x, v); }
 
@@ -73,7 +87,8 @@ static struct qn_jv f_center(struct qn_jx *x, struct qn_jv v, const struct qn_jv
 static struct qn_jv f_indent(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
     if (v.t == J_UNDEF) qn_jx_undefined(x, v);
     struct qn_jstr *s = qn_jcall_str(x, v, "indent"), *by;
-    struct qn_jstr newline = {.p = "\n", .n = 1, .chars = 1, .trust = TRUST_ALL}, blank = {.p = " ", .n = 1, .chars = 1, .trust = TRUST_ALL};
+    struct qn_jstr newline = {.p = "\n", .n = 1, .chars = 1, .trust = TRUST_ALL},
+                   blank = {.p = " ", .n = 1, .chars = 1, .trust = TRUST_ALL};
     int first = qn_jv_true(x, in[1]), blanks = qn_jv_true(x, in[2]);
     if (in[0].t == J_STR) {
         by = in[0].s;
@@ -96,8 +111,10 @@ static struct qn_jv f_indent(struct qn_jx *x, struct qn_jv v, const struct qn_jv
 
 static struct qn_jv f_truncate(struct qn_jx *x, struct qn_jv v, const struct qn_jv *in) {
     struct qn_jstr *end = in[2].t == J_MISSING ? qn_jv_cstr(x, "...").s : qn_jcall_str(x, in[2], "truncate");
-    int64_t length = qn_jcall_int(x, in[0], 255), leeway = in[3].t == J_NONE ? 5 : qn_jcall_int(x, in[3], 5), n_end = qn_jstr_chars(end);
-    if (length < n_end || leeway < 0) qn_jx_fail(x, QN_E_DATA, "truncate: expected length >= %lld and leeway >= 0", (long long)n_end);
+    int64_t length = qn_jcall_int(x, in[0], 255), leeway = in[3].t == J_NONE ? 5 : qn_jcall_int(x, in[3], 5),
+            n_end = qn_jstr_chars(end);
+    if (length < n_end || leeway < 0)
+        qn_jx_fail(x, QN_E_DATA, "truncate: expected length >= %lld and leeway >= 0", (long long)n_end);
     if (length > INT32_MAX || leeway > INT32_MAX || qn_jv_len(x, v) <= length + leeway) return v;
     struct qn_jstr *s = qn_jcall_str(x, v, "truncate");
     struct qn_jstr *cut = qn_jstr_sub(x, s, 0, qn_jstr_at(s, (uint32_t)(length - n_end))).s;
@@ -167,7 +184,8 @@ static int parse_int(struct qn_jx *x, struct qn_jstr *s, int64_t base, int64_t *
         char c = (char)(t[i] | 0x20);
         int d = t[i] >= '0' && t[i] <= '9' ? t[i] - '0' : c >= 'a' && c <= 'z' ? c - 'a' + 10 : 99;
         if (d >= base) return 0;
-        if (__builtin_mul_overflow(v, base, &v) || __builtin_sub_overflow(v, (int64_t)d, &v)) qn_jx_fail(x, QN_E_DATA, "an integer does not fit 64 bits");
+        if (__builtin_mul_overflow(v, base, &v) || __builtin_sub_overflow(v, (int64_t)d, &v))
+            qn_jx_fail(x, QN_E_DATA, "an integer does not fit 64 bits");
     }
     if (i == from) return 0;
     if (!minus && __builtin_sub_overflow(0, v, &v)) qn_jx_fail(x, QN_E_DATA, "an integer does not fit 64 bits");
@@ -268,7 +286,8 @@ static struct qn_jv f_tojson(struct qn_jx *x, struct qn_jv v, const struct qn_jv
         how.pretty = 1;
         how.n_item = 1;
         struct qn_jstr blank = {.p = " ", .n = 1, .chars = 1, .trust = TRUST_ALL};
-        struct qn_jstr *by = in[1].t == J_STR ? in[1].s : qn_jstr_pad(x, qn_jv_cstr(x, "").s, qn_jcall_int(x, in[1], 0), 0, &blank).s;
+        struct qn_jstr *by =
+            in[1].t == J_STR ? in[1].s : qn_jstr_pad(x, qn_jv_cstr(x, "").s, qn_jcall_int(x, in[1], 0), 0, &blank).s;
         how.indent = by->p;
         how.n_indent = by->n;
     }
@@ -294,25 +313,35 @@ static struct qn_jv f_attr(struct qn_jx *x, struct qn_jv v, const struct qn_jv *
 /* ---- the table ---- */
 
 enum { SEQ = 1, PICK, FORMAT };
+/* clang-format off */
 static const struct { const char *name, *spec; filter_fn *fn; uint8_t kind, op; } filters[] = {
-    {"abs", "", f_abs, 0, 0}, {"attr", "name", f_attr, 0, 0}, {"capitalize", "", f_capitalize, 0, 0}, {"center", "width=", f_center, 0, 0},
+    {"abs", "", f_abs, 0, 0}, {"attr", "name", f_attr, 0, 0}, {"capitalize", "", f_capitalize, 0, 0},
+    {"center", "width=", f_center, 0, 0},
     {"count", "", f_length, 0, 0}, {"length", "", f_length, 0, 0}, {"d", "default_value=,boolean=", f_default, 0, 0},
     {"default", "default_value=,boolean=", f_default, 0, 0}, {"e", "", f_escape, 0, 0}, {"escape", "", f_escape, 0, 0},
     {"forceescape", "", f_forceescape, 0, 0}, {"float", "default=", f_float, 0, 0}, {"int", "default=,base=", f_int, 0, 0},
-    {"indent", "width=,first=,blank=", f_indent, 0, 0}, {"lower", "", f_lower, 0, 0}, {"replace", "old,new,count=", f_replace, 0, 0},
-    {"round", "precision=,method=", f_round, 0, 0}, {"safe", "", f_safe, 0, 0}, {"string", "", f_string, 0, 0}, {"title", "", f_title, 0, 0},
+    {"indent", "width=,first=,blank=", f_indent, 0, 0}, {"lower", "", f_lower, 0, 0},
+    {"replace", "old,new,count=", f_replace, 0, 0},
+    {"round", "precision=,method=", f_round, 0, 0}, {"safe", "", f_safe, 0, 0}, {"string", "", f_string, 0, 0},
+    {"title", "", f_title, 0, 0},
     {"tojson", "ensure_ascii=,indent=,separators=,sort_keys=", f_tojson, 0, 0}, {"trim", "chars=", f_trim, 0, 0},
-    {"truncate", "length=,killwords=,end=,leeway=", f_truncate, 0, 0}, {"upper", "", f_upper, 0, 0}, {"wordcount", "", f_wordcount, 0, 0},
+    {"truncate", "length=,killwords=,end=,leeway=", f_truncate, 0, 0}, {"upper", "", f_upper, 0, 0},
+    {"wordcount", "", f_wordcount, 0, 0},
     {"batch", "linecount,fill_with=", NULL, SEQ, SQ_BATCH}, {"slice", "slices,fill_with=", NULL, SEQ, SQ_SLICE},
-    {"dictsort", "case_sensitive=,by=,reverse=", NULL, SEQ, SQ_DICTSORT}, {"first", "", NULL, SEQ, SQ_FIRST}, {"last", "", NULL, SEQ, SQ_LAST},
+    {"dictsort", "case_sensitive=,by=,reverse=", NULL, SEQ, SQ_DICTSORT}, {"first", "", NULL, SEQ, SQ_FIRST},
+    {"last", "", NULL, SEQ, SQ_LAST},
     {"groupby", "attribute,default=,case_sensitive=", NULL, SEQ, SQ_GROUPBY}, {"items", "", NULL, SEQ, SQ_ITEMS},
-    {"join", "d=,attribute=", NULL, SEQ, SQ_JOIN}, {"list", "", NULL, SEQ, SQ_LIST}, {"max", "case_sensitive=,attribute=", NULL, SEQ, SQ_MAX},
+    {"join", "d=,attribute=", NULL, SEQ, SQ_JOIN}, {"list", "", NULL, SEQ, SQ_LIST},
+    {"max", "case_sensitive=,attribute=", NULL, SEQ, SQ_MAX},
     {"min", "case_sensitive=,attribute=", NULL, SEQ, SQ_MIN}, {"reverse", "", NULL, SEQ, SQ_REVERSE},
     {"sort", "reverse=,case_sensitive=,attribute=", NULL, SEQ, SQ_SORT}, {"sum", "attribute=,start=", NULL, SEQ, SQ_SUM},
-    {"unique", "case_sensitive=,attribute=", NULL, SEQ, SQ_UNIQUE}, {"map", "", NULL, PICK, SQ_MAP}, {"select", "", NULL, PICK, SQ_SELECT},
-    {"reject", "", NULL, PICK, SQ_REJECT}, {"selectattr", "", NULL, PICK, SQ_SELECTATTR}, {"rejectattr", "", NULL, PICK, SQ_REJECTATTR},
+    {"unique", "case_sensitive=,attribute=", NULL, SEQ, SQ_UNIQUE}, {"map", "", NULL, PICK, SQ_MAP},
+    {"select", "", NULL, PICK, SQ_SELECT},
+    {"reject", "", NULL, PICK, SQ_REJECT}, {"selectattr", "", NULL, PICK, SQ_SELECTATTR},
+    {"rejectattr", "", NULL, PICK, SQ_REJECTATTR},
     {"format", "", NULL, FORMAT, 0},
 };
+/* clang-format on */
 
 int qn_jcall_filter(const char *name) {
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)

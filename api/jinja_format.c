@@ -29,7 +29,10 @@ static struct qn_jv shorten(struct qn_jx *x, struct qn_jstr *s, int precision) {
 }
 
 static void padded(struct qn_jx *x, struct qn_jsb *b, struct qn_jstr *s, const struct spec *p, char align) {
-    struct qn_jstr fill = {.p = p->n_fill ? p->fill : " ", .n = p->n_fill ? (uint32_t)p->n_fill : 1, .chars = 1, .trust = s->trust == TRUST_NONE ? TRUST_NONE : TRUST_ALL};
+    struct qn_jstr fill = {.p = p->n_fill ? p->fill : " ",
+                           .n = p->n_fill ? (uint32_t)p->n_fill : 1,
+                           .chars = 1,
+                           .trust = s->trust == TRUST_NONE ? TRUST_NONE : TRUST_ALL};
     int64_t need = p->width - (int64_t)qn_jstr_chars(s), left = align == '<' ? 0 : align == '^' ? need / 2 : need;
     if (need > 0) s = qn_jstr_pad(x, s, left, need - left, &fill).s;
     qn_jsb_str(b, s);
@@ -81,7 +84,8 @@ static void number(struct qn_jx *x, struct qn_jsb *b, struct qn_jv v, const stru
     size_t size = 800 + (size_t)(p->precision > 0 ? p->precision : 0) * 2;
     char *text = qn_jx_alloc(x, size), *more = qn_jx_alloc(x, size * 2);
     int n = digits(text, size, v, p->type, p->precision, p->alt);
-    if (n <= 0) qn_jx_fail(x, QN_E_DATA, "Unknown format code '%c' for object of type '%s'", p->type ? p->type : '?', qn_jv_type(v));
+    if (n <= 0)
+        qn_jx_fail(x, QN_E_DATA, "Unknown format code '%c' for object of type '%s'", p->type ? p->type : '?', qn_jv_type(v));
     if (p->group) {
         n = grouped(more, text, n, p->group);
         text = more;
@@ -143,13 +147,15 @@ static void percent_one(struct qn_jx *x, struct qn_jsb *b, struct qn_jv v, struc
             padded(x, b, v.s, p, p->align ? p->align : '>');
             return;
         }
-        if (!qn_jv_is_int(v) || v.i < 0 || v.i > 0x10FFFF || (v.i >= 0xD800 && v.i < 0xE000)) qn_jx_fail(x, QN_E_DATA, "%%c requires int or char");
+        if (!qn_jv_is_int(v) || v.i < 0 || v.i > 0x10FFFF || (v.i >= 0xD800 && v.i < 0xE000))
+            qn_jx_fail(x, QN_E_DATA, "%%c requires int or char");
         qn_jsb_init(&t, x);
         qn_jsb_put(&t, c, (size_t)qn_utf8_encode((uint32_t)qn_jv_as_int(v), c), !v.dirty);
         padded(x, b, qn_jsb_done(&t).s, p, p->align ? p->align : '>');
         return;
     }
-    if (!p->type || !strchr("diuxXofFeEgG", p->type)) qn_jx_fail(x, QN_E_DATA, "unsupported format character '%c'", p->type >= 0x20 && p->type < 0x7F ? p->type : '?');
+    if (!p->type || !strchr("diuxXofFeEgG", p->type))
+        qn_jx_fail(x, QN_E_DATA, "unsupported format character '%c'", p->type >= 0x20 && p->type < 0x7F ? p->type : '?');
     if (!qn_jv_is_num(v)) qn_jx_fail(x, QN_E_DATA, "%%%c format: a real number is required, not %s", p->type, qn_jv_type(v));
     if (v.t == J_FLOAT && strchr("diu", p->type)) {
         if (!(v.f > -9.2e18 && v.f < 9.2e18)) qn_jx_fail(x, QN_E_DATA, "an integer does not fit 64 bits");
@@ -215,7 +221,8 @@ struct qn_jv qn_jv_percent(struct qn_jx *x, struct qn_jstr *f, struct qn_jv args
         from = i;
     }
     qn_jsb_sub(&b, f, from, f->n);
-    if (!named && ((args.t == J_TUPLE && a.used < args.l->n) || (args.t != J_TUPLE && args.t != J_DICT && args.t != J_LIST && args.t != J_UNDEF && args.t != J_RANGE && !a.used)))
+    if (!named && ((args.t == J_TUPLE && a.used < args.l->n) || (args.t != J_TUPLE && args.t != J_DICT && args.t != J_LIST &&
+                                                                 args.t != J_UNDEF && args.t != J_RANGE && !a.used)))
         qn_jx_fail(x, QN_E_DATA, "not all arguments converted during string formatting");
     return qn_jsb_done(&b);
 }
@@ -233,7 +240,8 @@ static struct qn_jv lookup(struct qn_jx *x, struct fields *o, struct qn_jstr *na
     size_t i = 0;
     while (i < name->n && name->p[i] >= '0' && name->p[i] <= '9' && n < 100000) n = n * 10 + (name->p[i++] - '0');
     if (i == name->n) {
-        if ((name->n == 0) == (o->next < 0) && o->next != 0) qn_jx_fail(x, QN_E_DATA, "cannot switch between manual and automatic field numbering");
+        if ((name->n == 0) == (o->next < 0) && o->next != 0)
+            qn_jx_fail(x, QN_E_DATA, "cannot switch between manual and automatic field numbering");
         if (name->n == 0) n = o->next++;
         else o->next = -1;
         if (n >= o->a->n) qn_jx_fail(x, QN_E_DATA, "Replacement index %lld out of range for positional args tuple", (long long)n);
@@ -307,7 +315,9 @@ static void formatted(struct qn_jx *x, struct qn_jsb *b, struct qn_jv v, struct 
     }
     struct spec p = parse_spec(x, spec);
     if (v.t == J_STR) {
-        if (p.type && p.type != 's') qn_jx_fail(x, QN_E_DATA, "Unknown format code '%c' for object of type 'str'", p.type >= 0x20 && p.type < 0x7F ? p.type : '?');
+        if (p.type && p.type != 's')
+            qn_jx_fail(x, QN_E_DATA, "Unknown format code '%c' for object of type 'str'",
+                       p.type >= 0x20 && p.type < 0x7F ? p.type : '?');
         if (p.align == '=') { /* only from a leading 0, which text takes as fill */
             if (spec->p[0] != '0') qn_jx_fail(x, QN_E_DATA, "'=' alignment not allowed in string format specifier");
             p.align = '<';

@@ -2,7 +2,8 @@
  * ranges are ascending and inside, never in more than the steps and memory it was given.
  *
  * The first byte picks the variables; the rest is the template. And a property of trust: what the request says is written in
- * a letter that the template's text does not hold, so no byte of that letter may be marked (case mappings aside: it has no case). */
+ * a letter that the template's text does not hold, so no byte of that letter may be marked (case mappings aside: it has no case).
+ */
 #include <jansson.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,10 +18,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static json_t *variables(unsigned pick) {
     static const char *const sets[] = {
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"" ZH "\"}, {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"" ZH "\", "
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"" ZH
+        "\"}, {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"" ZH "\", "
         "\"arguments\": {\"" ZH "\": [1, 2.5, true, \"" ZH " " ZH "\"]}}}]}], \"tools\": null, \"add_generation_prompt\": true}",
-        "{\"messages\": [{\"role\": \"" ZH "\", \"content\": [{\"type\": \"text\", \"text\": \" " ZH "\\n" ZH " \"}]}], \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]}",
-        "{\"s\": \"a" ZH "-b\", \"l\": [3, 1, \"" ZH "\"], \"d\": {\"" ZH "\": 1, \"k\": {\"x\": [[]]}}, \"n\": 7, \"f\": -0.5, \"e\": \"\"}",
+        "{\"messages\": [{\"role\": \"" ZH "\", \"content\": [{\"type\": \"text\", \"text\": \" " ZH "\\n" ZH
+        " \"}]}], \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]}",
+        "{\"s\": \"a" ZH "-b\", \"l\": [3, 1, \"" ZH "\"], \"d\": {\"" ZH
+        "\": 1, \"k\": {\"x\": [[]]}}, \"n\": 7, \"f\": -0.5, \"e\": \"\"}",
         "{}",
     };
     return json_loads(sets[pick % 4], 0, NULL);
@@ -39,7 +43,9 @@ static void check(const struct qn_rendered *r, int foreign) {
 }
 
 /* The template could make the letter itself, by an escape or by a number. */
-static int may_spell_it(const char *p, size_t n) { return memmem(p, n, ZH, 3) || memchr(p, '\\', n) || memmem(p, n, "%", 1) != NULL; }
+static int may_spell_it(const char *p, size_t n) {
+    return memmem(p, n, ZH, 3) || memchr(p, '\\', n) || memmem(p, n, "%", 1) != NULL;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (!n) return 0;

@@ -92,7 +92,9 @@ static void data(struct lex *l, size_t from, size_t to, char sign, int lstrip) {
 
 /* ---- inside tags ---- */
 
-static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+static int hex(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
 
 static size_t put_escape(struct lex *l, const char *s, size_t n, char *to, size_t *o) {
     static const char from[] = "\\'\"abfnrtv", what[] = "\\'\"\a\b\f\n\r\t\v";
@@ -226,12 +228,16 @@ static void name(struct lex *l) {
 }
 
 static void op(struct lex *l) {
+/* clang-format off */
     static const struct { char text[3]; uint8_t t; } ops[] = { /* longer first */
         {"//", TOK_FLOORDIV}, {"**", TOK_POW}, {"==", TOK_EQ}, {"!=", TOK_NE}, {">=", TOK_GE}, {"<=", TOK_LE}, {"+", TOK_ADD},
-        {"-", TOK_SUB}, {"/", TOK_DIV}, {"*", TOK_MUL}, {"%", TOK_MOD}, {"~", TOK_TILDE}, {"[", TOK_LBRACKET}, {"]", TOK_RBRACKET},
-        {"(", TOK_LPAREN}, {")", TOK_RPAREN}, {"{", TOK_LBRACE}, {"}", TOK_RBRACE}, {">", TOK_GT}, {"<", TOK_LT}, {"=", TOK_ASSIGN},
+        {"-", TOK_SUB}, {"/", TOK_DIV}, {"*", TOK_MUL}, {"%", TOK_MOD}, {"~", TOK_TILDE}, {"[", TOK_LBRACKET},
+        {"]", TOK_RBRACKET},
+        {"(", TOK_LPAREN}, {")", TOK_RPAREN}, {"{", TOK_LBRACE}, {"}", TOK_RBRACE}, {">", TOK_GT}, {"<", TOK_LT},
+        {"=", TOK_ASSIGN},
         {".", TOK_DOT}, {":", TOK_COLON}, {"|", TOK_PIPE}, {",", TOK_COMMA}, {";", TOK_SEMICOLON},
     };
+/* clang-format on */
     for (size_t k = 0; k < sizeof ops / sizeof *ops; k++) {
         if (!at(l, l->i, ops[k].text)) continue;
         char c = ops[k].text[0];
@@ -322,7 +328,8 @@ void qn_jparse_lex(struct qn_jparse *p) {
     *l = (struct lex){.p = p, .s = p->src, .n = p->n, .line = 1};
     while (l->i < l->n) {
         size_t i = l->i;
-        while (i < l->n && !(l->s[i] == '{' && i + 1 < l->n && (l->s[i + 1] == '{' || l->s[i + 1] == '%' || l->s[i + 1] == '#'))) i++;
+        while (i < l->n && !(l->s[i] == '{' && i + 1 < l->n && (l->s[i + 1] == '{' || l->s[i + 1] == '%' || l->s[i + 1] == '#')))
+            i++;
         if (i >= l->n) {
             data(l, l->i, l->n, '+', 0);
             break;

@@ -15,7 +15,8 @@ void qn_jx_undefined(struct qn_jx *x, struct qn_jv v) {
     case UNDEF_ATTR:
         qn_jx_fail(x, QN_E_DATA, "'%s object' has no attribute '%.100s'", qn_jv_type((struct qn_jv){.t = v.of}), v.name);
     case UNDEF_UNSAFE:
-        qn_jx_fail(x, QN_E_DATA, "access to attribute '%.100s' of '%s' object is unsafe.", v.name, qn_jv_type((struct qn_jv){.t = v.of}));
+        qn_jx_fail(x, QN_E_DATA, "access to attribute '%.100s' of '%s' object is unsafe.", v.name,
+                   qn_jv_type((struct qn_jv){.t = v.of}));
     default: qn_jx_fail(x, QN_E_DATA, "%s", v.name);
     }
 }
@@ -65,7 +66,8 @@ int qn_jv_eq(struct qn_jx *x, struct qn_jv a, struct qn_jv b) {
     case J_RANGE: return a.r->n == b.r->n && (!a.r->n || (a.r->from == b.r->from && (a.r->n == 1 || a.r->step == b.r->step)));
     case J_LIST: case J_TUPLE: case J_DICT: {
         qn_jx_enter(x);
-        int eq = a.t == J_DICT ? dict_eq(x, qn_jdict_of(x, a), qn_jdict_of(x, b)) : seq_eq(x, qn_jlist_of(x, a), qn_jlist_of(x, b));
+        int eq =
+            a.t == J_DICT ? dict_eq(x, qn_jdict_of(x, a), qn_jdict_of(x, b)) : seq_eq(x, qn_jlist_of(x, a), qn_jlist_of(x, b));
         qn_jx_leave(x);
         return eq;
     }
@@ -110,7 +112,8 @@ int qn_jv_cmp(struct qn_jx *x, struct qn_jv a, struct qn_jv b, const char *op) {
 int qn_jv_in(struct qn_jx *x, struct qn_jv needle, struct qn_jv in) {
     switch (in.t) {
     case J_STR:
-        if (needle.t != J_STR) qn_jx_fail(x, QN_E_DATA, "'in <string>' requires string as left operand, not %s", qn_jv_type(needle));
+        if (needle.t != J_STR)
+            qn_jx_fail(x, QN_E_DATA, "'in <string>' requires string as left operand, not %s", qn_jv_type(needle));
         qn_jx_bytes(x, in.s->n);
         return !needle.s->n || memmem(in.s->p, in.s->n, needle.s->p, needle.s->n) != NULL;
     case J_DICT: return qn_jdict_get(x, qn_jdict_of(x, in), needle) != NULL;
@@ -252,7 +255,8 @@ struct qn_jv qn_jv_binary(struct qn_jx *x, int op, struct qn_jv a, struct qn_jv 
         if (a.t == J_STR && b.t == J_STR) return add_str(x, a, b);
         if (is_seq(a) && a.t == b.t) return qn_jlist_concat(x, a, b);
         if (a.t == J_STR) qn_jx_fail(x, QN_E_DATA, "can only concatenate str (not \"%s\") to str", qn_jv_type(b));
-        if (is_seq(a)) qn_jx_fail(x, QN_E_DATA, "can only concatenate %s (not \"%s\") to %s", qn_jv_type(a), qn_jv_type(b), qn_jv_type(a));
+        if (is_seq(a))
+            qn_jx_fail(x, QN_E_DATA, "can only concatenate %s (not \"%s\") to %s", qn_jv_type(a), qn_jv_type(b), qn_jv_type(a));
     }
     if (op == TOK_MUL) {
         if ((a.t == J_STR || is_seq(a)) && qn_jv_is_int(b)) return repeat(x, a, qn_jv_as_int(b));
@@ -397,7 +401,8 @@ static struct qn_jv slice_str(struct qn_jx *x, struct qn_jstr *s, int64_t from, 
 
 struct qn_jv qn_jv_slice(struct qn_jx *x, struct qn_jv o, struct qn_jv vfrom, struct qn_jv vto, struct qn_jv vstep) {
     if (o.t == J_UNDEF) qn_jx_undefined(x, o);
-    if (o.t != J_STR && !is_seq(o) && o.t != J_RANGE) qn_jx_fail(x, QN_E_DATA, "'%s' object is not subscriptable by a slice", qn_jv_type(o));
+    if (o.t != J_STR && !is_seq(o) && o.t != J_RANGE)
+        qn_jx_fail(x, QN_E_DATA, "'%s' object is not subscriptable by a slice", qn_jv_type(o));
     int64_t len = qn_jv_len(x, o), step = 1;
     if (vstep.t != J_NONE && vstep.t != J_MISSING) {
         if (!qn_jv_is_int(vstep)) qn_jx_fail(x, QN_E_DATA, "slice indices must be integers or None or have an __index__ method");
@@ -431,7 +436,8 @@ struct qn_jv qn_jv_slice(struct qn_jx *x, struct qn_jv o, struct qn_jv vfrom, st
 /* ---- iteration ---- */
 
 int qn_jv_iterable(struct qn_jv v) {
-    return v.t == J_UNDEF || v.t == J_STR || is_seq(v) || v.t == J_DICT || v.t == J_VIEW || v.t == J_RANGE || v.t == J_GEN || v.t == J_LOOP;
+    return v.t == J_UNDEF || v.t == J_STR || is_seq(v) || v.t == J_DICT || v.t == J_VIEW || v.t == J_RANGE || v.t == J_GEN ||
+           v.t == J_LOOP;
 }
 
 struct qn_jiter qn_jv_iter(struct qn_jx *x, struct qn_jv v) {

@@ -90,11 +90,15 @@ int qn_jparse_skip_name(struct qn_jparse *p, const char *name) {
 }
 
 static const char *tok_name(int t) {
+/* clang-format off */
     static const char *const names[] = {
         "end of template", "text", "begin of statement block", "end of statement block", "begin of print statement",
-        "end of print statement", "name", "string", "integer", "float", "'+'", "'-'", "'*'", "'/'", "'//'", "'%'", "'**'", "'~'",
-        "'['", "']'", "'('", "')'", "'{'", "'}'", "'=='", "'!='", "'<'", "'<='", "'>'", "'>='", "'='", "'.'", "':'", "'|'", "','", "';'",
+        "end of print statement", "name", "string", "integer", "float", "'+'", "'-'", "'*'", "'/'", "'//'", "'%'", "'**'",
+        "'~'",
+        "'['", "']'", "'('", "')'", "'{'", "'}'", "'=='", "'!='", "'<'", "'<='", "'>'", "'>='", "'='", "'.'", "':'", "'|'",
+        "','", "';'",
     };
+/* clang-format on */
     return names[t];
 }
 
@@ -257,7 +261,10 @@ static void signature(struct qn_jparse *p, struct qn_jnode *n) {
 
 /* Which of the hidden arguments the body reads: tokens between from and to tell, nested macros included (harmless). */
 static void hidden_arguments(struct qn_jparse *p, struct qn_jnode *n, uint32_t from) {
-    static const struct { const char *name; uint16_t flag; } hidden[] = {{"caller", NF_CALLER}, {"kwargs", NF_KWARGS}, {"varargs", NF_VARARGS}};
+    static const struct {
+        const char *name;
+        uint16_t flag;
+    } hidden[] = {{"caller", NF_CALLER}, {"kwargs", NF_KWARGS}, {"varargs", NF_VARARGS}};
     for (uint32_t i = from; i < p->at; i++) {
         const struct qn_jtoken *k = &p->tok[i];
         if (k->t != TOK_NAME || (i && p->tok[i - 1].t == TOK_DOT)) continue;
@@ -319,7 +326,8 @@ static struct qn_jnode *parse_generation(struct qn_jparse *p, struct qn_jnode *n
 
 static struct qn_jnode *parse_autoescape(struct qn_jparse *p, struct qn_jnode *n) {
     struct qn_jnode *on = qn_jparse_expr(p);
-    if (on->kind != N_CONST || on->value.t != J_BOOL || on->value.b) qn_jparse_fail(p, QN_E_UNSUPPORTED, n->line, "'autoescape' other than false");
+    if (on->kind != N_CONST || on->value.t != J_BOOL || on->value.b)
+        qn_jparse_fail(p, QN_E_UNSUPPORTED, n->line, "'autoescape' other than false");
     n->body = whole_block(p, "endautoescape");
     return n;
 }
@@ -345,12 +353,14 @@ static struct qn_jnode *statement(struct qn_jparse *p) {
         struct qn_jnode *(*parse)(struct qn_jparse *, struct qn_jnode *);
         int kind;
     } all[] = {
+/* clang-format off */
         {"if", parse_if, N_IF}, {"set", parse_set, N_SET}, {"for", parse_for, N_FOR}, {"macro", parse_macro, N_MACRO},
         {"break", parse_control, N_BREAK}, {"continue", parse_control, N_CONTINUE}, {"generation", parse_generation, N_SCOPE},
         {"call", parse_call, N_CALLBLOCK}, {"filter", parse_filter, N_FILTERBLOCK}, {"with", parse_with, N_WITH},
         {"print", parse_print, N_SCOPE}, {"autoescape", parse_autoescape, N_SCOPE},
         {"include", NULL, 0}, {"import", NULL, 0}, {"from", NULL, 0}, {"extends", NULL, 0}, {"block", NULL, 0},
     };
+/* clang-format on */
     struct qn_jtoken *k = qn_jparse_cur(p);
     if (k->t != TOK_NAME) qn_jparse_fail(p, QN_E_DATA, k->line, "tag name expected");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

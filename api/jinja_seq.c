@@ -319,7 +319,9 @@ static struct qn_jv map(struct qn_jx *x, struct qn_jv v, const struct qn_jargv *
     }
     struct qn_jiter it = qn_jv_iter(x, v);
     while (qn_jv_next(x, &it, &m))
-        qn_jlist_push(x, out.l, attr ? by_path(x, m, *attr, fallback ? *fallback : qn_jv_missing()) : qn_jcall_run_filter(x, id, name, m, &rest));
+        qn_jlist_push(x, out.l,
+                      attr ? by_path(x, m, *attr, fallback ? *fallback : qn_jv_missing())
+                           : qn_jcall_run_filter(x, id, name, m, &rest));
     return gen(out);
 }
 

@@ -73,7 +73,8 @@ static void repr_str(struct show *o, const struct qn_jstr *s) {
         int k = 1;
         if (r >= 0x80) k = qn_utf8_decode(s->p + i, s->n - i, &r);
         if (k < 1) k = 1;
-        int plain = r >= 0x80 ? !qn_ju_is(r, QN_JU_UNPRINTABLE) : r >= 0x20 && r != 0x7F && r != '\\' && r != (unsigned char)quote;
+        int plain =
+            r >= 0x80 ? !qn_ju_is(r, QN_JU_UNPRINTABLE) : r >= 0x20 && r != 0x7F && r != '\\' && r != (unsigned char)quote;
         if (plain) {
             i += (size_t)k;
             continue;
@@ -185,7 +186,12 @@ struct qn_jv qn_jv_escape(struct qn_jx *x, struct qn_jv v) {
     qn_jx_fuel(x, s->n >> 4);
     for (size_t i = 0; i < s->n; i++) {
         char c = s->p[i];
-        const char *e = c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&#34;" : c == '\'' ? "&#39;" : NULL;
+        const char *e = c == '&'    ? "&amp;"
+                        : c == '<'  ? "&lt;"
+                        : c == '>'  ? "&gt;"
+                        : c == '"'  ? "&#34;"
+                        : c == '\'' ? "&#39;"
+                                    : NULL;
         if (!e) continue;
         qn_jsb_sub(&b, s, from, i);
         qn_jsb_put(&b, e, strlen(e), qn_jstr_trusted(s, i, &run));

@@ -54,7 +54,8 @@ static struct qn_jv built(struct qn_jsb *b, const struct qn_jstr *like) {
     return v;
 }
 
-struct qn_jv qn_jstr_replace(struct qn_jx *x, struct qn_jstr *s, const struct qn_jstr *old, const struct qn_jstr *with, int64_t times) {
+struct qn_jv qn_jstr_replace(struct qn_jx *x, struct qn_jstr *s, const struct qn_jstr *old, const struct qn_jstr *with,
+                             int64_t times) {
     struct qn_jsb b;
     qn_jsb_init(&b, x);
     qn_jx_bytes(x, s->n);
@@ -180,7 +181,8 @@ struct qn_jv qn_jstr_join(struct qn_jx *x, const struct qn_jstr *sep, struct qn_
     uint32_t i = 0;
     for (struct qn_jv v; qn_jv_next(x, &it, &v); i++) {
         if (i) qn_jsb_str(&b, sep);
-        if (!any_type && v.t != J_STR) qn_jx_fail(x, QN_E_DATA, "sequence item %u: expected str instance, %s found", i, qn_jv_type(v));
+        if (!any_type && v.t != J_STR)
+            qn_jx_fail(x, QN_E_DATA, "sequence item %u: expected str instance, %s found", i, qn_jv_type(v));
         if (sep->markup && !any_type) v = qn_jv_escape(x, v);
         qn_jv_show(x, v, &b);
     }

@@ -7,7 +7,8 @@
 
 enum { STRIP_LEFT = 1, STRIP_RIGHT = 2 };
 struct qn_jv qn_jstr_strip(struct qn_jx *x, struct qn_jstr *s, const struct qn_jstr *chars, int sides); /* chars NULL: blanks */
-struct qn_jv qn_jstr_replace(struct qn_jx *x, struct qn_jstr *s, const struct qn_jstr *old, const struct qn_jstr *with, int64_t times);
+struct qn_jv qn_jstr_replace(struct qn_jx *x, struct qn_jstr *s, const struct qn_jstr *old, const struct qn_jstr *with,
+                             int64_t times);
 /* sep NULL: runs of blanks; times < 0: all; from the right when `right`. A list. */
 struct qn_jv qn_jstr_split(struct qn_jx *x, struct qn_jstr *s, const struct qn_jstr *sep, int64_t times, int right);
 struct qn_jv qn_jstr_lines(struct qn_jx *x, struct qn_jstr *s, int keep_ends);

@@ -16,7 +16,9 @@ static struct qn_jstr *optional_str(struct qn_jx *x, struct qn_jv v, const char 
     return v.t == J_MISSING || v.t == J_NONE ? NULL : qn_jcall_str(x, v, what);
 }
 
-static int64_t optional_int(struct qn_jx *x, struct qn_jv v, int64_t absent) { return v.t == J_NONE ? absent : qn_jcall_int(x, v, absent); }
+static int64_t optional_int(struct qn_jx *x, struct qn_jv v, int64_t absent) {
+    return v.t == J_NONE ? absent : qn_jcall_int(x, v, absent);
+}
 
 /* [from, to) in bytes of Python's start and end arguments; 0 when the window is impossible. */
 static int window(struct qn_jx *x, struct qn_jstr *s, struct qn_jv start, struct qn_jv end, size_t *from, size_t *to) {
@@ -52,7 +54,8 @@ static struct qn_jv find(struct qn_jx *x, struct qn_jstr *s, int id, const struc
         if (last) {
             struct qn_jstr part = {.p = s->p + from, .n = (uint32_t)(to - from)};
             for (size_t i = part.n; sub->n <= part.n; i--) { /* from the right; each place costs a step */
-                if (i + sub->n <= part.n && !memcmp(part.p + i, sub->p, sub->n) && (i == part.n || ((unsigned char)part.p[i] & 0xC0) != 0x80)) {
+                if (i + sub->n <= part.n && !memcmp(part.p + i, sub->p, sub->n) &&
+                    (i == part.n || ((unsigned char)part.p[i] & 0xC0) != 0x80)) {
                     hit = part.p + i;
                     break;
                 }
@@ -76,7 +79,8 @@ static struct qn_jv count(struct qn_jx *x, struct qn_jstr *s, const struct qn_ja
     qn_jx_bytes(x, to - from);
     if (!sub->n) return qn_jv_int(chars_before(s, to) - chars_before(s, from) + 1);
     int64_t hits = 0;
-    for (const char *hit; (hit = memmem(s->p + from, to - from, sub->p, sub->n)); hits++, qn_jx_step(x)) from = (size_t)(hit - s->p) + sub->n;
+    for (const char *hit; (hit = memmem(s->p + from, to - from, sub->p, sub->n)); hits++, qn_jx_step(x))
+        from = (size_t)(hit - s->p) + sub->n;
     return qn_jv_int(hits);
 }
 
@@ -206,7 +210,8 @@ static struct qn_jv replace(struct qn_jx *x, struct qn_jstr *s, const struct qn_
     struct qn_jv in[QN_JARGS_MAX];
     qn_jcall_bind(x, "replace", "!old,new,count=", a, in);
     if (s->markup && in[1].t == J_STR) in[1] = qn_jv_escape(x, in[1]);
-    return qn_jstr_replace(x, s, qn_jcall_str(x, in[0], "replace"), qn_jcall_str(x, in[1], "replace"), qn_jcall_int(x, in[2], -1));
+    return qn_jstr_replace(x, s, qn_jcall_str(x, in[0], "replace"), qn_jcall_str(x, in[1], "replace"),
+                           qn_jcall_int(x, in[2], -1));
 }
 
 static struct qn_jv without(struct qn_jx *x, struct qn_jstr *s, int end, const struct qn_jargv *a) {
@@ -241,7 +246,10 @@ struct qn_jv qn_jcall_str_method(struct qn_jx *x, struct qn_jstr *s, int id, con
     switch (id) {
     case M_strip: case M_lstrip: case M_rstrip:
         qn_jcall_bind(x, "strip", "!chars=", a, in);
-        return qn_jstr_strip(x, s, optional_str(x, in[0], "strip"), id == M_strip ? STRIP_LEFT | STRIP_RIGHT : id == M_lstrip ? STRIP_LEFT : STRIP_RIGHT);
+        return qn_jstr_strip(x, s, optional_str(x, in[0], "strip"),
+                             id == M_strip    ? STRIP_LEFT | STRIP_RIGHT
+                             : id == M_lstrip ? STRIP_LEFT
+                                              : STRIP_RIGHT);
     case M_split: case M_rsplit:
         qn_jcall_bind(x, "split", "sep=,maxsplit=", a, in);
         return qn_jstr_split(x, s, optional_str(x, in[0], "split"), qn_jcall_int(x, in[1], -1), id == M_rsplit);

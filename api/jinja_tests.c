@@ -7,21 +7,29 @@
 #include "api/jinja_show.h"
 #include "api/jinja_str.h"
 
+/* clang-format off */
 enum {
-    IS_DEFINED, IS_UNDEFINED, IS_NONE, IS_BOOLEAN, IS_FALSE, IS_TRUE, IS_INTEGER, IS_FLOAT, IS_NUMBER, IS_STRING, IS_MAPPING, IS_SEQUENCE,
+    IS_DEFINED, IS_UNDEFINED, IS_NONE, IS_BOOLEAN, IS_FALSE, IS_TRUE, IS_INTEGER, IS_FLOAT, IS_NUMBER, IS_STRING, IS_MAPPING,
+    IS_SEQUENCE,
     IS_ITERABLE, IS_CALLABLE, IS_ESCAPED, IS_LOWER, IS_UPPER, IS_ODD, IS_EVEN, IS_FILTER, IS_TEST,
     IS_DIVISIBLEBY, IS_SAMEAS, IS_IN, IS_EQ, IS_NE, IS_GT, IS_GE, IS_LT, IS_LE
 };
 static const struct { const char *name; uint8_t op, args; } tests[] = {
-    {"defined", IS_DEFINED, 0}, {"undefined", IS_UNDEFINED, 0}, {"none", IS_NONE, 0}, {"boolean", IS_BOOLEAN, 0}, {"false", IS_FALSE, 0},
-    {"true", IS_TRUE, 0}, {"integer", IS_INTEGER, 0}, {"float", IS_FLOAT, 0}, {"number", IS_NUMBER, 0}, {"string", IS_STRING, 0},
+    {"defined", IS_DEFINED, 0}, {"undefined", IS_UNDEFINED, 0}, {"none", IS_NONE, 0}, {"boolean", IS_BOOLEAN, 0},
+    {"false", IS_FALSE, 0},
+    {"true", IS_TRUE, 0}, {"integer", IS_INTEGER, 0}, {"float", IS_FLOAT, 0}, {"number", IS_NUMBER, 0},
+    {"string", IS_STRING, 0},
     {"mapping", IS_MAPPING, 0}, {"sequence", IS_SEQUENCE, 0}, {"iterable", IS_ITERABLE, 0}, {"callable", IS_CALLABLE, 0},
     {"escaped", IS_ESCAPED, 0}, {"lower", IS_LOWER, 0}, {"upper", IS_UPPER, 0}, {"odd", IS_ODD, 0}, {"even", IS_EVEN, 0},
-    {"filter", IS_FILTER, 0}, {"test", IS_TEST, 0}, {"divisibleby", IS_DIVISIBLEBY, 1}, {"sameas", IS_SAMEAS, 1}, {"in", IS_IN, 1},
-    {"==", IS_EQ, 1}, {"eq", IS_EQ, 1}, {"equalto", IS_EQ, 1}, {"!=", IS_NE, 1}, {"ne", IS_NE, 1}, {">", IS_GT, 1}, {"gt", IS_GT, 1},
-    {"greaterthan", IS_GT, 1}, {"ge", IS_GE, 1}, {">=", IS_GE, 1}, {"<", IS_LT, 1}, {"lt", IS_LT, 1}, {"lessthan", IS_LT, 1}, {"<=", IS_LE, 1},
+    {"filter", IS_FILTER, 0}, {"test", IS_TEST, 0}, {"divisibleby", IS_DIVISIBLEBY, 1}, {"sameas", IS_SAMEAS, 1},
+    {"in", IS_IN, 1},
+    {"==", IS_EQ, 1}, {"eq", IS_EQ, 1}, {"equalto", IS_EQ, 1}, {"!=", IS_NE, 1}, {"ne", IS_NE, 1}, {">", IS_GT, 1},
+    {"gt", IS_GT, 1},
+    {"greaterthan", IS_GT, 1}, {"ge", IS_GE, 1}, {">=", IS_GE, 1}, {"<", IS_LT, 1}, {"lt", IS_LT, 1}, {"lessthan", IS_LT, 1},
+    {"<=", IS_LE, 1},
     {"le", IS_LE, 1},
 };
+/* clang-format on */
 
 int qn_jcall_test(const char *name) {
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
@@ -41,7 +49,9 @@ static int same(struct qn_jx *x, struct qn_jv a, struct qn_jv b) {
     return qn_jv_eq(x, a, b);
 }
 
-static int callable(struct qn_jv v) { return v.t == J_MACRO || v.t == J_FUNC || v.t == J_METHOD || v.t == J_LOOP || v.t == J_JOINER || v.t == J_UNDEF; }
+static int callable(struct qn_jv v) {
+    return v.t == J_MACRO || v.t == J_FUNC || v.t == J_METHOD || v.t == J_LOOP || v.t == J_JOINER || v.t == J_UNDEF;
+}
 
 int qn_jcall_run_test(struct qn_jx *x, int id, const char *name, struct qn_jv v, const struct qn_jargv *a) {
     if (id < 0) qn_jx_fail(x, QN_E_UNSUPPORTED, "No test named '%.60s'.", name);

@@ -45,8 +45,8 @@ static const struct { const char *special, *text; } defaults[] = {
 static char *probe(const struct qn_template *t, json_t *messages, int with_tools) {
     json_t *tools = json_null();
     if (with_tools)
-        tools = json_pack("[{sss{sssss{sss{s{ss}}}}}]", "type", "function", "function", "name", "qnfn", "description", "d", "parameters",
-                          "type", "object", "properties", "qnarg", "type", "string");
+        tools = json_pack("[{sss{sssss{sss{s{ss}}}}}]", "type", "function", "function", "name", "qnfn", "description", "d",
+                          "parameters", "type", "object", "properties", "qnarg", "type", "string");
     json_t *vars = json_pack("{sososnsb}", "messages", messages, "tools", tools, "documents", "add_generation_prompt", 0);
     struct qn_jinja_limits lim = {.steps = 300000, .memory_bytes = 16 << 20, .out_bytes = 1 << 20};
     struct qn_rendered r = {0};
@@ -71,9 +71,12 @@ static void probe_content(struct qn_template *t) {
 }
 
 static json_t *call_messages(json_t *arguments, json_t *content, int with_result) {
-    json_t *m = json_pack("[{ssss}{sssos[{sssss{ssso}}]}]", "role", "user", "content", "u", "role", "assistant", "content", content, "tool_calls",
-                          "id", PROBE "01", "type", "function", "function", "name", "qnfn", "arguments", arguments);
-    if (m && with_result) json_array_append_new(m, json_pack("{ssssssss}", "role", "tool", "tool_call_id", PROBE "01", "name", "qnfn", "content", "r"));
+    json_t *m =
+        json_pack("[{ssss}{sssos[{sssss{ssso}}]}]", "role", "user", "content", "u", "role", "assistant", "content", content,
+                  "tool_calls", "id", PROBE "01", "type", "function", "function", "name", "qnfn", "arguments", arguments);
+    if (m && with_result)
+        json_array_append_new(
+            m, json_pack("{ssssssss}", "role", "tool", "tool_call_id", PROBE "01", "name", "qnfn", "content", "r"));
     return m;
 }
 
@@ -108,7 +111,8 @@ static void probe_developer(struct qn_template *t) {
 
 /* ---- open, close ---- */
 
-int qn_template_open_plain(struct qn_template **out, const char *text, size_t n, const char *bos, const char *eos, struct qn_err *err) {
+int qn_template_open_plain(struct qn_template **out, const char *text, size_t n, const char *bos, const char *eos,
+                           struct qn_err *err) {
     struct qn_template *t = calloc(1, sizeof *t);
     if (!t) return qn_fail(err, QN_E_NOMEM, "chat template: no memory");
     if (!text) {
@@ -148,7 +152,8 @@ int qn_template_open(struct qn_template **out, const char *text, size_t n, const
             text = defaults[i].text;
             n = strlen(text);
         }
-    int rc = bos && eos ? qn_template_open_plain(out, text, n, bos, eos, err) : qn_fail(err, QN_E_NOMEM, "chat template: no memory");
+    int rc =
+        bos && eos ? qn_template_open_plain(out, text, n, bos, eos, err) : qn_fail(err, QN_E_NOMEM, "chat template: no memory");
     free(bos);
     free(eos);
     return rc;
@@ -168,7 +173,8 @@ const char *qn_template_text(const struct qn_template *t) { return t->text; }
 
 /* ---- render ---- */
 
-int qn_template_render(const struct qn_template *t, const struct qn_template_input *in, struct qn_rendered *out, struct qn_err *err) {
+int qn_template_render(const struct qn_template *t, const struct qn_template_input *in, struct qn_rendered *out,
+                       struct qn_err *err) {
     struct qn_template_continue cut;
     struct qn_rendered r = {0};
     json_t *vars = NULL;

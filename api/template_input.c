@@ -21,12 +21,16 @@ static int no_memory(struct qn_err *err) { return qn_fail(err, QN_E_NOMEM, "chat
 
 /* ---- kwargs ---- */
 
+/* clang-format off */
 static const char *const reserved[] = {
-    "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token", "unk_token", "pad_token",
-    "sep_token", "cls_token", "mask_token", "additional_special_tokens", "chat_template", "conversation", "tokenize", "tokenizer_kwargs",
+    "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token",
+    "unk_token", "pad_token",
+    "sep_token", "cls_token", "mask_token", "additional_special_tokens", "chat_template", "conversation", "tokenize",
+    "tokenizer_kwargs",
     "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "raise_exception",
     "strftime_now", "namespace", "range", "dict", "cycler", "joiner", "lipsum", "loop", "caller", "kwargs", "varargs", "self",
 };
+/* clang-format on */
 
 static int check_kwarg(const char *key, struct qn_err *err) {
     size_t n = strlen(key);
@@ -35,7 +39,10 @@ static int check_kwarg(const char *key, struct qn_err *err) {
         char c = key[i];
         ok = c == '_' || (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
     }
-    if (!ok) return qn_fail(err, QN_E_RANGE, "chat_template_kwargs: a name must be a letter followed by at most %d letters, digits or _", KWARG_NAME_MAX - 1);
+    if (!ok)
+        return qn_fail(err, QN_E_RANGE,
+                       "chat_template_kwargs: a name must be a letter followed by at most %d letters, digits or _",
+                       KWARG_NAME_MAX - 1);
     for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
         if (!strcmp(key, reserved[i])) return qn_fail(err, QN_E_RANGE, "chat_template_kwargs.%s: this name is reserved", key);
     return 0;
@@ -44,7 +51,8 @@ static int check_kwarg(const char *key, struct qn_err *err) {
 static int add_kwargs(json_t *vars, const json_t *kwargs, struct qn_err *err) {
     if (!kwargs || json_is_null(kwargs)) return 0;
     if (!json_is_object(kwargs)) return qn_fail(err, QN_E_RANGE, "chat_template_kwargs: must be an object");
-    if (json_object_size(kwargs) > KWARGS_MAX) return qn_fail(err, QN_E_RANGE, "chat_template_kwargs: at most %d members", KWARGS_MAX);
+    if (json_object_size(kwargs) > KWARGS_MAX)
+        return qn_fail(err, QN_E_RANGE, "chat_template_kwargs: at most %d members", KWARGS_MAX);
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)kwargs, key, v) {
@@ -59,7 +67,8 @@ static int add_kwargs(json_t *vars, const json_t *kwargs, struct qn_err *err) {
 
 static int is_text_part(const json_t *p) {
     const char *type = json_string_value(json_object_get(p, "type"));
-    return json_is_string(json_object_get(p, "text")) && (!type || !strcmp(type, "text") || !strcmp(type, "input_text") || !strcmp(type, "output_text"));
+    return json_is_string(json_object_get(p, "text")) &&
+           (!type || !strcmp(type, "text") || !strcmp(type, "input_text") || !strcmp(type, "output_text"));
 }
 
 /* Text parts as one string, a newline between two. Parts of other kinds are refused: this template could not show them. */
@@ -69,7 +78,8 @@ static json_t *flattened(const json_t *parts, size_t message, int *rc, struct qn
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *p = json_array_get(parts, i), *text = json_object_get(p, "text");
         if (!is_text_part(p)) {
-            *rc = qn_fail(err, QN_E_RANGE, "messages[%zu].content[%zu]: this model's chat template takes text parts only", message, i);
+            *rc = qn_fail(err, QN_E_RANGE, "messages[%zu].content[%zu]: this model's chat template takes text parts only",
+                          message, i);
             qn_buf_done(&b);
             return NULL;
         }
@@ -148,7 +158,11 @@ static int fit_calls(const struct qn_template *t, const json_t *from, json_t **m
         if (!a) continue;
         if (!new) new = json_copy((json_t *)(uintptr_t)calls);
         json_t *call2 = json_copy((json_t *)(uintptr_t)call), *f2 = json_copy((json_t *)(uintptr_t)f);
-        if (json_object_set_new(f2, "arguments", a) || json_object_set_new(call2, "function", f2) || json_array_set_new(new, i, call2)) {
+        int bad = json_object_set(f2, "arguments", a) || json_object_set(call2, "function", f2) || json_array_set(new, i, call2);
+        json_decref(a);
+        json_decref(f2);
+        json_decref(call2);
+        if (bad) {
             json_decref(new);
             return no_memory(err);
         }
@@ -212,7 +226,8 @@ static int keep_text(struct qn_template_continue *cut, const json_t *text) {
 static int tag_final(json_t *messages, struct qn_template_continue *cut, struct qn_err *err) {
     uint64_t id[2] = {0, 0};
     qn_rng_bytes(id, sizeof id);
-    snprintf(cut->tag, sizeof cut->tag, "QN%016" PRIx64 "%016" PRIx64 "END ", id[0], id[1]); /* nobody can write it into a message */
+    /* A tag that nobody can write into a message. */
+    snprintf(cut->tag, sizeof cut->tag, "QN%016" PRIx64 "%016" PRIx64 "END ", id[0], id[1]);
     size_t last = json_array_size(messages) - 1;
     json_t *m = json_copy(json_array_get(messages, last)), *c = json_object_get(m, "content");
     int rc = 0, found = json_is_string(c);
@@ -224,8 +239,10 @@ static int tag_final(json_t *messages, struct qn_template_continue *cut, struct 
             if (!json_is_string(text)) continue;
             found = 1;
             json_t *p2 = json_copy(p), *c2 = json_copy(c);
-            int bad = keep_text(cut, text) || json_object_set_new(p2, "text", tagged(text, cut)) || json_array_set_new(c2, i, p2) ||
-                      json_object_set_new(m, "content", c2);
+            int bad = keep_text(cut, text) || json_object_set_new(p2, "text", tagged(text, cut)) || json_array_set(c2, i, p2) ||
+                      json_object_set(m, "content", c2);
+            json_decref(p2);
+            json_decref(c2);
             rc = bad ? no_memory(err) : 0;
         }
         if (!found) rc = qn_fail(err, QN_E_RANGE, "continue_final_message: the final message has no text to continue");
@@ -257,7 +274,8 @@ int qn_template_cut(const struct qn_template_continue *cut, struct qn_rendered *
 
 /* ---- all of it ---- */
 
-static int add_messages(const struct qn_template *t, const struct qn_template_input *in, json_t *vars, struct qn_template_continue *cut, struct qn_err *err) {
+static int add_messages(const struct qn_template *t, const struct qn_template_input *in, json_t *vars,
+                        struct qn_template_continue *cut, struct qn_err *err) {
     json_t *messages = json_array();
     int rc = 0;
     for (size_t i = 0; i < json_array_size(in->messages) && rc == 0; i++) {
@@ -272,8 +290,8 @@ static int add_messages(const struct qn_template *t, const struct qn_template_in
     return rc;
 }
 
-int qn_template_vars(const struct qn_template *t, const struct qn_template_input *in, json_t **out, struct qn_template_continue *cut,
-                     struct qn_err *err) {
+int qn_template_vars(const struct qn_template *t, const struct qn_template_input *in, json_t **out,
+                     struct qn_template_continue *cut, struct qn_err *err) {
     *cut = (struct qn_template_continue){0};
     if (in->add_generation_prompt && in->continue_final_message)
         return qn_fail(err, QN_E_RANGE, "continue_final_message: not together with add_generation_prompt");

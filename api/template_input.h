@@ -26,8 +26,8 @@ struct qn_template_continue {
 
 /* The template's variables as a new object (json_decref when done). Members of the request are shared by reference while
  * it lives; none of them is changed. cut->text is NULL unless continue_final_message. QN_E_RANGE names the member. */
-int qn_template_vars(const struct qn_template *t, const struct qn_template_input *in, json_t **vars, struct qn_template_continue *cut,
-                     struct qn_err *err);
+int qn_template_vars(const struct qn_template *t, const struct qn_template_input *in, json_t **vars,
+                     struct qn_template_continue *cut, struct qn_err *err);
 /* Cuts the text behind the final message's content. */
 int qn_template_cut(const struct qn_template_continue *cut, struct qn_rendered *r, struct qn_err *err);
 

@@ -183,8 +183,8 @@ static void log_access(const struct qn_xchg *x, const struct qn_conn *c, int64_t
     qn_log_str(&l, "method", x->method_text);
     qn_log_str(&l, "path", x->path);
     qn_log_int(&l, "status", x->status);
-    if (f.route) qn_log_str(&l, "route", f.route);
-    if (f.finish) qn_log_str(&l, "finish", f.finish);
+    if (f.route && *f.route) qn_log_str(&l, "route", f.route);
+    if (f.finish && *f.finish) qn_log_str(&l, "finish", f.finish);
     if (f.prompt_tokens || f.output_tokens) {
         qn_log_int(&l, "prompt_tokens", f.prompt_tokens);
         qn_log_int(&l, "cached_tokens", f.cached_tokens);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@ struct daemon {
     struct qn_engine *engine;
     struct qn_api *api;
     char *template_text;
+    char name[256];         /* served name where none is configured */
     int cutting, sick;
 };
 
@@ -199,6 +201,7 @@ static int start_engine(struct daemon *d) {
     struct qn_log_line l;
     qn_log_begin(&l, QN_LOG_INFO, "model");
     qn_log_str(&l, "path", c->model_path);
+    qn_log_str(&l, "name", i->model_name);
     qn_log_str(&l, "arch", i->arch);
     qn_log_str(&l, "device", i->device);
     qn_log_int(&l, "ctx", i->n_ctx);
@@ -211,10 +214,18 @@ static int start_engine(struct daemon *d) {
 static int is_draining(void *ctx) { return ((struct daemon *)ctx)->http.draining; }
 static void print_metrics(void *ctx, struct qn_buf *out) { qn_metrics_print(&((struct daemon *)ctx)->http.metrics, out); }
 
+/* The file's name without folder and ending. */
+static void name_of(char *out, size_t n, const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
+    int len = dot && dot > base && !strcasecmp(dot, ".gguf") ? (int)(dot - base) : (int)strlen(base);
+    snprintf(out, n, "%.*s", len, base);
+}
+
 static int start_api(struct daemon *d) {
     const struct qn_config *c = &d->settings.c;
     struct qn_err err = { 0 };
-    struct qn_api_opts o = { .engine = d->engine, .model_name = *c->model_name ? c->model_name : NULL, .chat_template = d->template_text,
+    name_of(d->name, sizeof d->name, c->model_path);
+    struct qn_api_opts o = { .engine = d->engine, .model_name = *c->model_name ? c->model_name : d->name, .chat_template = d->template_text,
                              .body_bytes_max = (size_t)c->body_bytes_max, .n_max = (int)c->n_max, .ping_ms = c->ping_s * 1000, .version = QN_VERSION };
     struct qn_api_host host = { .ctx = d, .draining = is_draining, .metrics = print_metrics };
     int rc = qn_api_open(&d->api, &o, &host, &err);

@@ -36,7 +36,8 @@ int qn_template_open_plain(struct qn_template **out, const char *text, size_t n,
 void qn_template_close(struct qn_template *t);
 
 /* QN_E_RANGE: something in the input (err names it: "chat_template_kwargs.messages …"); QN_E_RAISED: the template
- * refused these messages; QN_E_DATA: a type error while it ran; QN_E_LIMIT. All are the request's (400). The prompt
+ * refused these messages; QN_E_DATA: a type error while it ran; QN_E_UNSUPPORTED: it reached something we do not have;
+ * QN_E_LIMIT. All are the request's (400). Takes less than 256 KiB of stack. The prompt
  * holds BOS where the template writes it, so it is to be tokenised without QN_TOK_ADD_SPECIAL when
  * qn_template_writes_bos. `out` is filled on success only; free it with qn_rendered_done. */
 int qn_template_render(const struct qn_template *t, const struct qn_template_input *in, struct qn_rendered *out,

@@ -22,9 +22,9 @@ BASE := -std=c17 -D_GNU_SOURCE -DQN_VERSION='"$(VERSION)"' -I. -g -fno-math-errn
         -fstack-protector-strong -fPIE -pthread -MMD -MP
 OPT_release := -O2 -D_FORTIFY_SOURCE=2
 OPT_lint := -O2 -D_FORTIFY_SOURCE=2 -Werror
-OPT_asan := -O1 -fsanitize=address -fno-omit-frame-pointer
-OPT_ubsan := -O1 -fsanitize=undefined -fno-sanitize-recover=all
-OPT_tsan := -O1 -fsanitize=thread
+OPT_asan := -O1 -fsanitize=address -fno-omit-frame-pointer -DQN_FEW_KERNELS
+OPT_ubsan := -O1 -fsanitize=undefined -fno-sanitize-recover=all -DQN_FEW_KERNELS
+OPT_tsan := -O1 -fsanitize=thread -DQN_FEW_KERNELS
 CFLAGS ?=
 ALL_CFLAGS = $(BASE) $(WARN) $(OPT_$(V)) $(CFLAGS)
 LINK = $(CC) -pie -Wl,-z,relro,-z,now -pthread $(OPT_$(V)) $(LDFLAGS)

@@ -6,8 +6,9 @@
  * the peak are the ceilings. An offset costs nothing: quants are moved to the top of their byte, which makes every offset
  * 128, and the record's n = -128 * sum(q) is what the integer sum starts from (the scale takes the power of two back).
  *
- * Each kernel exists for 1..16 columns, since accumulators must be registers that the compiler can name. Four columns go
- * abreast to hide vpdpbusd's latency. Bits agree with matmul_generic.c. */
+ * Each kernel exists for 1..16 columns, since accumulators must be registers that the compiler can name (sanitizers take
+ * minutes over that: with QN_FEW_KERNELS there are those for 4 and for 1, called in turn). Four columns go abreast to hide
+ * vpdpbusd's latency. Bits agree with matmul_generic.c. */
 #include "engine/cpu/tiles.h"
 
 #if defined(__x86_64__)
@@ -136,7 +137,7 @@ INL void open_k6(struct blk *b, const struct step *s, const uint8_t *p, int i) {
 
 enum kind { SYM32, MIN32, SYM16, MIN16 };
 
-/* acc[c0..c0+n) += block times columns; rec is the block's record of a group of g columns. */
+/* acc[0..n) += block times columns c0..c0+n-1; rec is the block's record of a group of g columns. */
 INL void cols(const struct blk *b, const uint8_t *rec, const int g, const int c0, const int n, const enum kind kind, __m512 *acc) {
     const float *d = (const float *)(rec + g * 32), *ds = d + g;
     const int32_t *nn = (const int32_t *)(ds + g);
@@ -159,22 +160,23 @@ INL void cols(const struct blk *b, const uint8_t *rec, const int g, const int c0
         const int at = c0 + c;
         __m512 t = _mm512_cvtepi32_ps(i0[c]);
         if (kind <= MIN32) {
-            acc[at] = _mm512_fmadd_ps(t, _mm512_mul_ps(b->s0, bc_f(d + at)), acc[at]);
-            if (kind == MIN32) acc[at] = _mm512_fmadd_ps(b->m0, bc_f(ds + at), acc[at]);
+            acc[c] = _mm512_fmadd_ps(t, _mm512_mul_ps(b->s0, bc_f(d + at)), acc[c]);
+            if (kind == MIN32) acc[c] = _mm512_fmadd_ps(b->m0, bc_f(ds + at), acc[c]);
         } else {
             t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(i1[c]), b->s1, _mm512_mul_ps(t, b->s0));
             if (kind == MIN16) {
                 t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(bc_i(nn + g + at)), b->m0, t);
                 t = _mm512_fmadd_ps(_mm512_cvtepi32_ps(bc_i(nn + 2 * g + at)), b->m1, t);
             }
-            acc[at] = _mm512_fmadd_ps(t, bc_f(d + at), acc[at]);
+            acc[c] = _mm512_fmadd_ps(t, bc_f(d + at), acc[c]);
         }
     }
 }
 
-INL void all_cols(const struct blk *b, const uint8_t *rec, const int g, const enum kind kind, __m512 *acc) {
+/* Columns c0..c0+n-1 of the group. */
+INL void all_cols(const struct blk *b, const uint8_t *rec, const int g, const int c0, const int n, const enum kind kind, __m512 *acc) {
 #pragma GCC unroll 4
-    for (int c = 0; c < g; c += ABREAST) cols(b, rec, g, c, g - c < ABREAST ? g - c : ABREAST, kind, acc);
+    for (int c = 0; c < n; c += ABREAST) cols(b, rec, g, c0 + c, n - c < ABREAST ? n - c : ABREAST, kind, acc + c);
 }
 
 INL void prefetch(const uint8_t *p, const int bytes) {
@@ -182,44 +184,47 @@ INL void prefetch(const uint8_t *p, const int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
 }
 
-INL void put(const __m512 *acc, const int g, float *out, size_t stride) {
+INL void put(const __m512 *acc, const int n, float *out, size_t stride) {
 #pragma GCC unroll 16
-    for (int c = 0; c < g; c++) _mm512_storeu_ps(out + (size_t)c * stride, acc[c]);
+    for (int c = 0; c < n; c++) _mm512_storeu_ps(out + (size_t)c * stride, acc[c]);
 }
 
-INL void zero(__m512 *acc, const int g) {
+INL void zero(__m512 *acc, const int n) {
 #pragma GCC unroll 16
-    for (int c = 0; c < g; c++) acc[c] = _mm512_setzero_ps();
+    for (int c = 0; c < n; c++) acc[c] = _mm512_setzero_ps();
 }
 
-/* Kernels for g columns of formats with steps of 32 and of 256 inputs. */
+/* Kernels for columns c0..c0+n-1 of a group of g, for formats with steps of 32 and of 256 inputs. */
+#define KERNEL_ARGS const uint8_t *w, int steps, const uint8_t *group, float *out, size_t stride, const int g, const int c0, const int n
 #define BLOCKS32(f, kind, bytes) \
-    INL void f##_g(const uint8_t *w, int steps, const uint8_t *rec, float *out, size_t stride, const int g) { \
+    INL void f##_g(KERNEL_ARGS) { \
+        const uint8_t *rec = group; \
         __m512 acc[QN_GROUP]; \
-        zero(acc, g); \
+        zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, rec += g * QN_AREC) { \
             struct blk b; \
-            if (g <= 4) prefetch(w, bytes); \
+            if (n <= 4) prefetch(w, bytes); \
             open_##f(&b, w); \
-            all_cols(&b, rec, g, kind, acc); \
+            all_cols(&b, rec, g, c0, n, kind, acc); \
         } \
-        put(acc, g, out, stride); \
+        put(acc, n, out, stride); \
     }
 #define BLOCKS256(f, kind, bytes) \
-    INL void f##_g(const uint8_t *w, int steps, const uint8_t *rec, float *out, size_t stride, const int g) { \
+    INL void f##_g(KERNEL_ARGS) { \
+        const uint8_t *rec = group; \
         __m512 acc[QN_GROUP]; \
-        zero(acc, g); \
+        zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes) { \
             struct step st; \
             step_##f(&st, w); \
             for (int i = 0; i < 8; i++, rec += g * QN_AREC) { \
                 struct blk b; \
-                if (g <= 4) prefetch(w + i * (bytes / 8), bytes / 8); \
+                if (n <= 4) prefetch(w + i * (bytes / 8), bytes / 8); \
                 open_##f(&b, &st, w, i); \
-                all_cols(&b, rec, g, kind, acc); \
+                all_cols(&b, rec, g, c0, n, kind, acc); \
             } \
         } \
-        put(acc, g, out, stride); \
+        put(acc, n, out, stride); \
     }
 
 BLOCKS32(q4s, SYM32, 288)
@@ -234,24 +239,32 @@ BLOCKS256(k5, MIN32, 2880)
 BLOCKS256(k6, SYM16, 3392)
 
 #define FLOATS(f, bytes, load) \
-    INL void f##_g(const uint8_t *w, int steps, const uint8_t *group, float *out, size_t stride, const int g) { \
-        const float *x = (const float *)group; \
+    INL void f##_g(KERNEL_ARGS) { \
+        const float *x = (const float *)group + c0; \
         __m512 acc[QN_GROUP]; \
-        zero(acc, g); \
+        zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, x += g) { \
             __m512 v = load; \
             if (g <= 4 && s % (64 / bytes) == 0) prefetch(w, 64); \
-            _Pragma("GCC unroll 16") for (int c = 0; c < g; c++) acc[c] = _mm512_fmadd_ps(v, bc_f(x + c), acc[c]); \
+            _Pragma("GCC unroll 16") for (int c = 0; c < n; c++) acc[c] = _mm512_fmadd_ps(v, bc_f(x + c), acc[c]); \
         } \
-        put(acc, g, out, stride); \
+        put(acc, n, out, stride); \
     }
 FLOATS(f32, 64, _mm512_loadu_ps(w))
 FLOATS(f16, 32, ld_f16(w))
 FLOATS(bf16, 32, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)w)), 16)))
 
+#if defined(QN_FEW_KERNELS)
+#define TILE(isa, F, f) \
+    void qn_tile_##f##_avx512(QN_TILE_ARGS) { \
+        int c = 0; \
+        for (; c + 4 <= g; c += 4) f##_g(w, steps, group, out + (size_t)c * stride, stride, g, c, 4); \
+        for (; c < g; c++) f##_g(w, steps, group, out + (size_t)c * stride, stride, g, c, 1); \
+    }
+#else
 #define ONE(f, n) \
     static __attribute__((noinline)) void f##_##n(const uint8_t *w, int steps, const uint8_t *group, float *out, size_t stride) { \
-        f##_g(w, steps, group, out, stride, n); \
+        f##_g(w, steps, group, out, stride, n, 0, n); \
     }
 #define TILE(isa, F, f) \
     ONE(f, 1) ONE(f, 2) ONE(f, 3) ONE(f, 4) ONE(f, 5) ONE(f, 6) ONE(f, 7) ONE(f, 8) \
@@ -261,5 +274,6 @@ FLOATS(bf16, 32, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm
             f##_1, f##_2, f##_3, f##_4, f##_5, f##_6, f##_7, f##_8, f##_9, f##_10, f##_11, f##_12, f##_13, f##_14, f##_15, f##_16 }; \
         by_g[g - 1](w, steps, group, out, stride); \
     }
+#endif
 QN_EACH_FMT(TILE, avx512)
 #endif

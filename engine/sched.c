@@ -1,5 +1,8 @@
 /* Groups come, are computed, gain tokens, go: everything but the choice of who runs (sched_plan.c).
  *
+ * A row of speculation is computed behind a seq's last token; append() turns it into a computed row when the token that was
+ * sampled is the guessed one, and the rest is overwritten by later rows.
+ *
  * What a running group holds:
  *
  *   before the fork          leader ── b0 b1 b2~        others: nothing        (~: partly filled)
@@ -166,7 +169,7 @@ static void unrun(struct qn_sched *s, struct qn_group *g) {
 /* From the end of the chain: the cheap order, and the one in which blocks should be evicted. */
 static void release(struct qn_sched *s, struct qn_seq *q) {
     while (q->n_blocks > 0) qn_kvcache_unref(s->kv, q->blocks[--q->n_blocks]);
-    q->n_computed = q->n_published = 0;
+    q->n_computed = q->n_published = q->n_ahead = 0;
 }
 
 static void leave_wave(struct qn_sched *s, struct qn_seq *q) {

@@ -262,15 +262,13 @@ static int plan_draft(struct qn_sched *s, int i, struct qn_seq *q) {
     const struct qn_group_spec *spec = &q->group->spec;
     if (!s->cfg.draft || spec->score_prompt) return 0;
     int most = s->draft_left, room = spec->n_prompt + spec->max_tokens - q->n_tokens - 1;
-    if (most > s->rows_left) most = s->rows_left;
     if (most > room) most = room;
     int n_fits = q->n_blocks * s->cfg.block_tokens - q->n_tokens;
-    if (qn_kvcache_available(s->kv) - 1 >= blocks_kept(s, s->run[i]) + blocks_promised(s)) n_fits += s->cfg.block_tokens;
+    if (most > n_fits && qn_kvcache_available(s->kv) - 1 >= blocks_kept(s, s->run[i]) + blocks_promised(s)) n_fits += s->cfg.block_tokens;
     if (most > n_fits) most = n_fits;
     int n = most > 0 ? s->cfg.draft(q, q->tokens + q->n_tokens, most) : 0;
     if (n > 0) n = grow(s, i, q, q->n_tokens + n) - q->n_tokens;
     s->draft_left -= n;
-    s->rows_left -= n;
     return n;
 }
 
@@ -365,17 +363,24 @@ static int64_t wake_at(const struct qn_sched *s) {
     return at == INT64_MAX ? 0 : at > s->now_ns ? at : s->now_ns + 1;
 }
 
+/* Decodes have their rows; guesses may take up to half of what is left, so that they never keep a prompt waiting. */
+static void share_rows(struct qn_sched *s, int n_decodes) {
+    int left = s->cfg.step_rows_max - n_decodes, draft = s->cfg.draft_rows_max - n_decodes;
+    if (draft > left / 2) draft = left / 2;
+    s->draft_left = s->cfg.draft && n_decodes > 0 && draft > 0 ? draft : 0;
+    s->rows_left = left - s->draft_left;
+    if (n_decodes > 0 && s->cfg.prefill_chunk_max > 0 && s->rows_left > s->cfg.prefill_chunk_max)
+        s->rows_left = s->cfg.prefill_chunk_max;
+}
+
 const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns) {
     s->now_ns = now_ns;
     s->plan = (struct qn_plan){.items = s->items, .copies = s->copies, .drops = s->drops, .started = s->started};
     expire(s);
     sort_running(s);
     for (struct qn_group *g = s->first; g; g = g->next) set_rank(s, g);
-    int n_decodes = count_decodes(s), n_prefills = 0;
-    s->rows_left = s->cfg.step_rows_max - n_decodes;
-    if (n_decodes > 0 && s->cfg.prefill_chunk_max > 0 && s->rows_left > s->cfg.prefill_chunk_max)
-        s->rows_left = s->cfg.prefill_chunk_max;
-    s->draft_left = s->cfg.draft_rows_max - n_decodes;
+    share_rows(s, count_decodes(s));
+    int n_prefills = 0;
     struct qn_group *w = first_waiting(s);
     for (int i = 0;; i++) {
         if (w && (i == s->n_run || w->rank < s->run[i]->rank)) {

@@ -4,7 +4,7 @@
  * from the request itself when it must not share). Each step all rows are written first and all reads checked after, as a
  * layer of a real model does; a row reads every slot before it through its block table and derives the next token from
  * what it FOUND there. So a block that is shared, copied, evicted or reused wrongly shows as a wrong slot at once and as
- * a wrong token in the end: tokens must be those of the same request alone, whatever was planned around it.
+ * a wrong token in the end: tokens must be those of the same request alone, whatever was planned or guessed around it.
  *
  * QN_SEEDS: how many seeds (10,000). QN_SEED: only this one. A failure prints its seed. */
 #include "engine/sched.h"
@@ -42,7 +42,8 @@ struct sim {
     int64_t now;
     uint64_t slots[BLOCKS_MAX][BT_MAX]; /* what the fake model's KV memory holds */
     int preempt_every, hold_rate, cancel_rate;
-    uint64_t steps, rows;
+    int guess_right;         /* per cent of the drafted tokens that are the true ones */
+    uint64_t steps, rows, guessed, taken;
 };
 
 static struct sim *M;
@@ -67,6 +68,20 @@ static int ends(const struct req *r, uint64_t found, int branch) {
     return mix(found ^ 0x55, mix(r->root, (uint64_t)branch)) % 24 == 0;
 }
 
+/* Guesses what follows: the truth, as often as this seed says, else anything. */
+static int draft(const struct qn_seq *q, int32_t *out, int most) {
+    const struct req *r = q->group->spec.user;
+    uint64_t h = r->root, found = r->root;
+    int n = (int)draw((uint64_t)most + 1);
+    for (int p = 0; p < q->n_tokens + n; p++) {
+        if (p >= q->n_tokens) out[p - q->n_tokens] = chance(M->guess_right) ? next_token(r, found, q->branch) : (int32_t)draw(VOCAB);
+        h = mix(h, (uint64_t)(p < q->n_tokens ? q->tokens[p] : out[p - q->n_tokens]));
+        found = mix(found, h);
+    }
+    M->guessed += (uint64_t)n;
+    return n;
+}
+
 static void setup(uint64_t seed) {
     memset(M, 0, sizeof *M);
     M->seed = seed;
@@ -81,6 +96,9 @@ static void setup(uint64_t seed) {
     c->age_ns = chance(20) ? -1 : (int64_t)(1 + draw(400)) * 1000000;
     c->n_ctx = CTX;
     c->may_run = may_run;
+    c->draft = chance(40) ? draft : NULL;
+    c->draft_rows_max = (int)draw(24);
+    M->guess_right = (int)draw(101);
     int least = CTX / c->block_tokens + 1;
     M->n_blocks = chance(50) ? least / 2 + (int)draw((uint64_t)least) : least + (int)draw((uint64_t)(BLOCKS_MAX - least));
     if (chance(25) && c->seqs_max > 3) c->reserved_seqs[draw(3)] = 1 + (int)draw(2);
@@ -145,31 +163,35 @@ static void write_rows(const struct qn_plan_item *it) {
     }
 }
 
-/* What the last row finds; *ok 0: some slot does not hold this seq's own prefix. */
-static uint64_t read_rows(const struct qn_plan_item *it, int *ok) {
+/* What the last row finds, and what each row before it that is to be sampled too; 0: some slot does not hold this seq's
+ * own prefix. */
+static int read_rows(const struct qn_plan_item *it, uint64_t *found) {
     const struct req *r = it->seq->group->spec.user;
-    uint64_t h = r->root, found = r->root;
-    *ok = 1;
+    uint64_t h = r->root, f = r->root;
     for (int p = 0; p < it->start + it->n_rows; p++) {
         h = mix(h, (uint64_t)it->seq->tokens[p]);
-        if (*slot(it->seq, p) != h) *ok = 0;
-        found = mix(found, *slot(it->seq, p));
+        if (*slot(it->seq, p) != h) return 0;
+        f = mix(f, *slot(it->seq, p));
+        int k = p - (it->start + it->n_rows - 1 - it->n_draft);
+        if (k >= 0) found[k] = f;
     }
-    return found;
+    return 1;
 }
 
 static int is_decode(const struct qn_plan_item *it) { return it->seq->state == QN_SEQ_DECODE; }
 
 static int check_items(const struct qn_plan *p) {
-    int rows = 0, prefill_rows = 0, n_decodes = 0;
+    int rows = 0, prefill_rows = 0, n_decodes = 0, decode_rows = 0;
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
         const struct qn_seq *q = it->seq;
         struct req *r = q->group->spec.user;
         if (r->g != q->group) FAIL("an item of a group that is gone");
         if (r->held) FAIL("an item of a seq that may not run");
-        if (it->n_rows < 1 || it->start != q->n_computed || it->start + it->n_rows > q->n_tokens)
+        if (it->n_rows < 1 || it->start != q->n_computed || (it->n_draft && it->start != q->n_tokens - 1))
             FAIL("rows %d+%d of %d, computed %d", it->start, it->n_rows, q->n_tokens, q->n_computed);
+        if (it->start + it->n_rows > q->n_tokens + it->n_draft || q->n_tokens + it->n_draft >= r->n_prompt + r->max_tokens + !it->n_draft)
+            FAIL("%d guesses behind %d tokens", it->n_draft, q->n_tokens);
         if (it->start + it->n_rows > q->n_blocks * M->cfg.block_tokens) FAIL("rows without blocks");
         for (int k = 0; k < i; k++)
             if (p->items[k].seq == q) FAIL("a seq is planned twice");
@@ -177,7 +199,8 @@ static int check_items(const struct qn_plan *p) {
             if (!qn_kvcache_writable(M->kv, q->blocks[b])) FAIL("rows go to a block that others see");
         rows += it->n_rows;
         if (is_decode(it)) {
-            if (it->n_rows != 1 || it->logits != 1 || !it->sample) FAIL("a decode of %d rows, %d logits", it->n_rows, it->logits);
+            if (it->n_rows != 1 + it->n_draft || it->logits != it->n_rows || !it->sample) FAIL("a decode of %d rows, %d logits", it->n_rows, it->logits);
+            decode_rows += it->n_rows;
             if (prefill_rows) FAIL("a decode behind a prefill");
             n_decodes++;
         } else {
@@ -191,13 +214,14 @@ static int check_items(const struct qn_plan *p) {
                 if (it->start != r->n_scored || to > r->n_prompt || it->logits != it->n_rows) FAIL("prompt rows %d+%d not scored", it->start, it->n_rows);
                 r->n_scored = to;
             }
-        } else if (it->logits != it->sample) {
+        } else if (it->logits != it->sample + it->n_draft) {
             FAIL("%d logits of which %d sampled", it->logits, it->sample);
         }
     }
     if (rows != p->n_rows || rows > M->cfg.step_rows_max) FAIL("%d rows, said %d, budget %d", rows, p->n_rows, M->cfg.step_rows_max);
     if (n_decodes && M->cfg.prefill_chunk_max && prefill_rows > M->cfg.prefill_chunk_max) FAIL("%d prefill rows beside decodes", prefill_rows);
     if (p->n_items > M->cfg.seqs_max) FAIL("%d items", p->n_items);
+    if (decode_rows > n_decodes && decode_rows > M->cfg.draft_rows_max) FAIL("%d rows of decodes and guesses", decode_rows);
     M->rows += (uint64_t)rows;
     return 1;
 }
@@ -253,21 +277,28 @@ static int give(struct req *r, struct qn_seq *q, uint64_t found) {
     return 1;
 }
 
-static int sample(const struct qn_plan *p, const uint64_t *found) {
+static int sample(const struct qn_plan *p, uint64_t found[][CTX]) {
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
         struct req *r = it->seq->group->spec.user;
         struct qn_group *g = it->seq->group;
         if (!it->sample) continue;
         if (!it->fork) {
-            if (!give(r, it->seq, found[i])) return 0;
+            int32_t guess[CTX];
+            for (int k = 0; k < it->n_draft; k++) guess[k] = it->seq->tokens[it->start + 1 + k];
+            for (int k = 0; k <= it->n_draft; k++) {
+                int at = it->seq->n_tokens;
+                M->taken += k > 0;
+                if (!give(r, it->seq, found[i][k])) return 0;
+                if (!r->g || r->finished[it->seq->branch] || k == it->n_draft || it->seq->tokens[at] != guess[k]) break;
+            }
             continue;
         }
         int n = 0;
         for (int b = 0; r->g && b < r->n_branches; b++)
             if (qn_sched_first(&g->seqs[b])) {
                 n++;
-                if (!give(r, &g->seqs[b], found[i])) return 0;
+                if (!give(r, &g->seqs[b], found[i][0])) return 0;
             }
         if (n == 0) FAIL("a fork without a branch to sample");
     }
@@ -303,7 +334,7 @@ static int held_now(void) {
 }
 
 static int step(void) {
-    uint64_t found[64];
+    static uint64_t found[64][CTX];
     const struct qn_plan *p = qn_sched_plan(M->s, M->now);
     M->steps++;
     if (!do_drops(p) || !check_items(p)) return 0;
@@ -318,11 +349,8 @@ static int step(void) {
     for (int i = 0; i < p->n_copies; i++)
         memcpy(M->slots[p->copies[i].to], M->slots[p->copies[i].from], (size_t)p->copies[i].n_tokens * sizeof(uint64_t));
     for (int i = 0; i < p->n_items; i++) write_rows(&p->items[i]);
-    for (int i = 0; i < p->n_items; i++) {
-        int ok;
-        found[i] = read_rows(&p->items[i], &ok);
-        if (!ok) FAIL("a row attends to a slot that is not of its own prefix");
-    }
+    for (int i = 0; i < p->n_items; i++)
+        if (!read_rows(&p->items[i], found[i])) FAIL("a row attends to a slot that is not of its own prefix");
     qn_sched_computed(M->s, p);
     if (!sample(p, found)) return 0;
     const char *bad = qn_sched_audit(M->s);
@@ -404,7 +432,7 @@ static void clean(void) {
 TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
     const char *only = getenv("QN_SEED"), *many = getenv("QN_SEEDS");
     uint64_t from = only ? strtoull(only, NULL, 0) : 1, n = only ? 1 : many ? strtoull(many, NULL, 0) : 10000;
-    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0;
+    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0;
     M = calloc(1, sizeof *M);
     ASSERT(M);
     for (uint64_t seed = from; seed < from + n; seed++) {
@@ -422,11 +450,13 @@ TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
         preemptions += c.preemptions;
         hits += kv.hits_tokens;
         evictions += kv.evictions;
+        guessed += M->guessed;
+        taken += M->taken;
         clean();
     }
-    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions\n", (unsigned long long)n,
+    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu of %llu guesses taken\n", (unsigned long long)n,
            (unsigned long long)steps, (unsigned long long)rows, (unsigned long long)preemptions, (unsigned long long)hits,
-           (unsigned long long)evictions);
-    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n); /* the seeds do reach the corners */
+           (unsigned long long)evictions, (unsigned long long)taken, (unsigned long long)guessed);
+    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken); /* the seeds do reach the corners */
     free(M);
 }

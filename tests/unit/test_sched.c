@@ -494,6 +494,56 @@ TEST(sched, more_branches_than_slots_come_in_waves) {
     close_world(&w);
 }
 
+static int all_fives(const struct qn_seq *q, int32_t *out, int most) { /* give() says 5 for ever */
+    (void)q;
+    for (int i = 0; i < most; i++) out[i] = i == 4 ? 6 : 5;
+    return most;
+}
+
+TEST(sched, guesses_count_when_they_come_true) {
+    struct qn_sched_cfg cfg = CFG;
+    cfg.draft = all_fives;
+    cfg.draft_rows_max = 9;
+    struct world w = open_world(&cfg, 64);
+    struct qn_group *g = add(&w, (struct qn_group_spec){.n_prompt = 30, .max_tokens = 40});
+    step(&w); /* token 31 */
+    struct qn_seq *q = &g->seqs[0];
+    const struct qn_plan *p = qn_sched_plan(w.s, w.now);
+    EXPECT(p->items[0].start == 30 && p->items[0].n_rows == 9 && p->items[0].logits == 9 && p->items[0].n_draft == 8);
+    qn_sched_computed(w.s, p);
+    for (int k = 0; k < 5; k++) {
+        EXPECT(q->n_computed == q->n_tokens);
+        qn_sched_append(w.s, q, 5);
+    }
+    EXPECT(q->n_tokens == 36 && q->n_computed == 35); /* the fifth guess was wrong: its row counts for nothing */
+    for (int k = 0; k < 40 && q->n_tokens < 66; k++) { /* one at a time, to the end of its room */
+        p = qn_sched_plan(w.s, w.now);
+        int room = 70 - 1 - q->n_tokens;
+        EXPECT_EQ(p->items[0].n_draft, room < 8 ? room : 8);
+        qn_sched_computed(w.s, p);
+        qn_sched_append(w.s, q, 9);
+    }
+    EXPECT_EQ(q->n_tokens, 66);
+    close_world(&w);
+}
+
+TEST(sched, guesses_keep_no_prompt_waiting) {
+    struct qn_sched_cfg cfg = CFG;
+    cfg.draft = all_fives;
+    cfg.draft_rows_max = cfg.step_rows_max;
+    cfg.prefill_chunk_max = 8;
+    struct world w = open_world(&cfg, 64);
+    for (int i = 0; i < 3; i++) add(&w, (struct qn_group_spec){.n_prompt = 10, .max_tokens = 400, .salt = 1 + (uint64_t)i});
+    step(&w);
+    struct qn_group *late = add(&w, (struct qn_group_spec){.n_prompt = 80, .max_tokens = 4});
+    for (int i = 0; i < 10; i++) {
+        step(&w);
+        EXPECT(w.p->n_rows > 20 && w.p->n_rows <= cfg.step_rows_max);
+    }
+    EXPECT(late->seqs[0].state == QN_SEQ_DECODE);
+    close_world(&w);
+}
+
 TEST(sched, preempt_one_never_takes_what_gained_nothing) {
     struct world w = open_world(&CFG, 64);
     EXPECT_EQ(qn_sched_preempt_one(w.s), 0);

@@ -203,7 +203,7 @@ INL void zero(__m512 *acc, const int n) {
         zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, rec += g * QN_AREC) { \
             struct blk b; \
-            if (n <= 4) prefetch(w, bytes); \
+            prefetch(w, bytes); \
             open_##f(&b, w); \
             all_cols(&b, rec, g, c0, n, kind, acc); \
         } \
@@ -219,7 +219,7 @@ INL void zero(__m512 *acc, const int n) {
             step_##f(&st, w); \
             for (int i = 0; i < 8; i++, rec += g * QN_AREC) { \
                 struct blk b; \
-                if (n <= 4) prefetch(w + i * (bytes / 8), bytes / 8); \
+                prefetch(w + i * (bytes / 8), bytes / 8); \
                 open_##f(&b, &st, w, i); \
                 all_cols(&b, rec, g, c0, n, kind, acc); \
             } \

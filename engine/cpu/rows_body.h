@@ -152,7 +152,7 @@ static void rows_quant(const float *x, int n_blocks, uint8_t *rec, int g, int c)
         int bad = 0;
         int8_t *q = (int8_t *)rec + c * 32;
         int s0 = v_quant(q, v_mul(a0, v_set1(id)), &bad), s1 = v_quant(q + 16, v_mul(a1, v_set1(id)), &bad);
-        if (bad) d = NAN;
+        if (bad) d = NAN, s0 = s1 = 0;
         float *fs = (float *)(rec + (size_t)g * 32);
         int32_t *is = (int32_t *)(fs + 2 * g);
         fs[c] = d;

@@ -9,7 +9,11 @@
 
 #include "engine/cpu/half.h"
 
+#if defined(QN_FEW_KERNELS) /* sanitizers: inlining all of it takes half a minute to compile */
+#define V_INL static inline
+#else
 #define V_INL static inline __attribute__((always_inline))
+#endif
 #define V_QK_COLS 4
 #define V_PV_COLS 2
 #define V_PV_LANES 1

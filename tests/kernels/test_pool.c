@@ -116,19 +116,25 @@ static double loops_per_s(struct qn_pool *p, double seconds) {
     return (double)n / ((double)(t - t0) / 1e9);
 }
 
-/* One busy neighbour for each core leaves us half of the machine at best. A barrier that spins falls to a few percent. */
-TEST_SLOW(pool, busy_neighbours_do_not_make_it_collapse, 60) {
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    struct qn_pool *p = open_pool(cores);
-    double quiet = loops_per_s(p, 1.0);
+static double busy_over_quiet(struct qn_pool *p, int n) {
     pid_t pid[64];
-    int n = cores < 64 ? cores : 64;
+    double quiet = loops_per_s(p, 0.7);
     for (int i = 0; i < n; i++)
         if ((pid[i] = fork()) == 0)
             for (;;) __asm__ volatile("");
-    double busy = loops_per_s(p, 1.5);
+    double busy = loops_per_s(p, 1.0);
     for (int i = 0; i < n; i++) kill(pid[i], SIGKILL);
     printf("    %.0f loops/s quiet, %.0f with %d neighbours\n", quiet, busy, n);
-    EXPECT(busy > 0.12 * quiet);
+    return busy / quiet;
+}
+
+/* One busy neighbour for each core leaves us half of the machine at best. A barrier that spins falls to a few percent.
+ * Whatever else runs on this machine disturbs both figures: one good pair of three will do. */
+TEST_SLOW(pool, busy_neighbours_do_not_make_it_collapse, 60) {
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN), n = cores < 64 ? cores : 64;
+    struct qn_pool *p = open_pool(cores);
+    double best = 0;
+    for (int i = 0; i < 3 && best < 0.15; i++) best = fmax(best, busy_over_quiet(p, n));
+    EXPECT(best >= 0.15);
     qn_pool_close(p);
 }

@@ -37,7 +37,7 @@ if [ "${QUIET:-}" != 1 ]; then
             kill -0 $$ 2>/dev/null || exit 0
             sleep 0.1
         done
-        printf '\nquernd answers. Try in another terminal:\n\n  curl -N %s/v1/chat/completions -H "Content-Type: application/json" \\\n    -d '\''{"messages":[{"role":"user","content":"What is the capital of France?"}],"stream":true}'\''\n\nCtrl-C stops it.\n\n' "$where"
+        printf '\nquernd answers. Try in another terminal:\n\n  curl -N %s/v1/chat/completions -H "Content-Type: application/json" \\\n    -d '\''{"messages":[{"role":"user","content":"What is the capital of France? Answer in one sentence."}],"stream":true,"temperature":0}'\''\n\nCtrl-C stops it.\n\n' "$where"
     ) &
 fi
 # shellcheck disable=SC2086 # a list of words

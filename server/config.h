@@ -58,6 +58,7 @@ struct qn_settings {        /* a configuration with the story of each option */
     unsigned char source[64];
     struct qn_buf errors;   /* one line each */
     int n_errors;
+    int no_memory;          /* something is missing above: do not use it */
 };
 
 void qn_settings_init(struct qn_settings *s);   /* the defaults */

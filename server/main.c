@@ -109,6 +109,10 @@ static int read_settings(struct qn_settings *s, int argc, char **argv, enum what
         int rc = one_flag(s, argc, argv, &i, what);
         if (rc && !code) code = rc;
     }
+    if (s->no_memory) {
+        fputs("quernd: no memory for the configuration\n", stderr);
+        return EX_OSERR;
+    }
     if (qn_settings_check(s) < 0 && !code) code = EX_CONFIG;
     return code;
 }

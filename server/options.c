@@ -256,6 +256,7 @@ int qn_settings_set(struct qn_settings *s, const char *name, const char *value, 
         break;
     }
     s->source[i] = (unsigned char)from;
+    if (rc == QN_E_NOMEM) s->no_memory = 1;
     return rc;
 }
 
@@ -286,6 +287,7 @@ void qn_settings_complain(struct qn_settings *s, const char *fmt, ...) {
     for (char *c = line; *c; c++)
         if ((unsigned char)*c < 32 || *c == 127) *c = '?'; /* a file's bytes go to a terminal */
     qn_buf_printf(&s->errors, "%s\n", line);
+    if (s->errors.failed && !s->errors.n) s->no_memory = 1;
     s->n_errors++;
 }
 

@@ -126,7 +126,7 @@ static int data_order(const void *a, const void *b) {
 
 static int plain_name(struct qn_str s) {
     for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] <= 0x20 || s.p[i] >= 0x7F) return 0;
+        if (s.p[i] < 0x20 || s.p[i] >= 0x7F) return 0;
     return s.n > 0;
 }
 
@@ -349,7 +349,7 @@ int qn_gguf_parse(struct qn_gguf **out, const void *bytes, size_t n, struct qn_e
 static int map_file(const char *path, void **p, uint64_t *n, struct qn_err *err) {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return qn_fail(err, QN_E_IO, "cannot open: %s", strerror(errno));
+    if (fd < 0) return qn_fail(err, errno == ENOENT ? QN_E_NOT_FOUND : QN_E_IO, "cannot open: %s", strerror(errno));
     int rc = fstat(fd, &st) ? qn_fail(err, QN_E_IO, "fstat: %s", strerror(errno)) : 0;
     if (rc == 0 && !S_ISREG(st.st_mode)) rc = qn_fail(err, QN_E_DATA, "not a regular file");
     if (rc == 0 && st.st_size <= 0) rc = qn_fail(err, QN_E_DATA, "offset 0: the file is empty");

@@ -29,7 +29,7 @@ struct qn_tensor {
     uint64_t n_bytes;
 };
 
-/* Maps and checks `path`. QN_E_IO, QN_E_DATA, QN_E_UNSUPPORTED, QN_E_NOMEM. */
+/* Maps and checks `path`. QN_E_NOT_FOUND (no such file), QN_E_IO, QN_E_DATA, QN_E_UNSUPPORTED, QN_E_NOMEM. */
 int qn_gguf_open(struct qn_gguf **out, const char *path, struct qn_err *err);
 /* The same over bytes that the caller keeps alive until close (tests, fuzzing). */
 int qn_gguf_parse(struct qn_gguf **out, const void *bytes, size_t n, struct qn_err *err);

@@ -33,7 +33,7 @@ static volatile int sink;
 __attribute__((target("avx512f,avx512vnni"))) static double peak_vnni(void) { /* operations of a call */
     __m512i a[12], x = _mm512_set1_epi8(3);
 #pragma GCC unroll 12
-    for (int i = 0; i < 12; i++) a[i] = _mm512_setzero_si512();
+    for (int i = 0; i < 12; i++) a[i] = _mm512_set1_epi32(i); /* different, or one would do */
     for (int k = 0; k < PEAK_LOOPS; k++) {
         __asm__ volatile("" : "+v"(x));
 #pragma GCC unroll 12
@@ -47,7 +47,7 @@ __attribute__((target("avx512f,avx512vnni"))) static double peak_vnni(void) { /*
 __attribute__((target("avx2"))) static double peak_avx2(void) {
     __m256i a[12], x = _mm256_set1_epi8(3);
 #pragma GCC unroll 12
-    for (int i = 0; i < 12; i++) a[i] = _mm256_setzero_si256();
+    for (int i = 0; i < 12; i++) a[i] = _mm256_set1_epi16((short)i);
     for (int k = 0; k < PEAK_LOOPS; k++) {
         __asm__ volatile("" : "+x"(x));
 #pragma GCC unroll 12

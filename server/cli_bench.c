@@ -158,7 +158,7 @@ static long number_after(const char *line, const char *name, long fallback) {
 static void take_line(struct bench *b, struct client *c, int64_t now) {
     const char *s = c->line.p ? c->line.p : "";
     if (!c->status) {
-        c->status = !strncmp(s, "HTTP/1.", 7) && strlen(s) > 9 ? atoi(s + 9) : -1;
+        c->status = !strncmp(s, "HTTP/1.", 7) && strlen(s) > 9 ? (int)strtol(s + 9, NULL, 10) : -1;
         return;
     }
     if (strncmp(s, "data:", 5)) return;
@@ -273,14 +273,15 @@ static int parse(struct options *o, int argc, char **argv) {
                 known = 1;
             }
         if (!strcmp(argv[i], "--temperature")) {
-            o->temperature = atof(argv[i + 1]);
-            known = 1;
+            char *end;
+            o->temperature = strtod(argv[i + 1], &end);
+            known = !*end && end != argv[i + 1] && o->temperature >= 0 && o->temperature <= 2;
         }
         if (!strcmp(argv[i], "--url") && parse_url(o, argv[i + 1]) == 0) known = 1;
         if (!known) return -1;
         i++;
     }
-    if (strpbrk(o->model, "\"\\")) return -1;
+    if (o->model && strpbrk(o->model, "\"\\")) return -1;
     if (!o->requests) o->requests = o->clients * 4;
     if (o->clients > o->requests) o->clients = o->requests;
     return 0;
@@ -291,7 +292,7 @@ static int resolve(struct bench *b) {
         struct sockaddr_un *u = (struct sockaddr_un *)&b->addr;
         if (strlen(b->o.unix_path) >= sizeof u->sun_path) return -1;
         u->sun_family = AF_UNIX;
-        strcpy(u->sun_path, b->o.unix_path);
+        memcpy(u->sun_path, b->o.unix_path, strlen(b->o.unix_path) + 1);
         b->addr_n = sizeof *u;
         return 0;
     }
@@ -304,6 +305,32 @@ static int resolve(struct bench *b) {
     memcpy(&b->addr, found->ai_addr, found->ai_addrlen);
     b->addr_n = found->ai_addrlen;
     freeaddrinfo(found);
+    return 0;
+}
+
+/* The first model that the server lists. */
+static int ask_model(struct bench *b, char *name, size_t cap) {
+    char request[512], reply[1 << 14];
+    size_t n = 0;
+    int fd = socket(b->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&b->addr, b->addr_n) < 0) {
+        fprintf(stderr, "quern bench: no server there: %s\n", strerror(errno));
+        if (fd >= 0) close(fd);
+        return -1;
+    }
+    int m = snprintf(request, sizeof request, "GET /v1/models HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s%.200s\r\n\r\n",
+                     b->o.host, b->o.key ? "Authorization: Bearer " : "X-Client: ", b->o.key ? b->o.key : "quern-bench");
+    if (send(fd, request, (size_t)m, MSG_NOSIGNAL) != m) m = -1;
+    for (ssize_t k; m > 0 && n < sizeof reply - 1 && (k = recv(fd, reply + n, sizeof reply - 1 - n, 0)) > 0;) n += (size_t)k;
+    close(fd);
+    reply[n] = 0;
+    const char *id = strstr(reply, "\"id\":"), *from = id ? strchr(id + 5, '"') : NULL, *to = from ? strchr(from + 1, '"') : NULL;
+    if (!to || (size_t)(to - from) > cap) {
+        fprintf(stderr, "quern bench: the server lists no model; name one with --model\n");
+        return -1;
+    }
+    memcpy(name, from + 1, (size_t)(to - from - 1));
+    name[to - from - 1] = 0;
     return 0;
 }
 
@@ -345,13 +372,18 @@ static void run(struct bench *b, struct client *clients) {
 }
 
 int qn_cli_bench(int argc, char **argv) {
-    struct bench b = {.o = {.host = "127.0.0.1", .port = "8080", .path = "/v1/chat/completions", .model = "default", .clients = 8, .words = 100,
+    struct bench b = {.o = {.host = "127.0.0.1", .port = "8080", .path = "/v1/chat/completions", .clients = 8, .words = 100,
                             .max_tokens = 64, .seconds_max = 600}};
     if (parse(&b.o, argc, argv) < 0) {
         fputs(usage_text, stderr);
         return EX_USAGE;
     }
+    char model[256];
     if (resolve(&b) < 0) return EX_NOHOST;
+    if (!b.o.model) {
+        if (ask_model(&b, model, sizeof model) < 0) return EX_UNAVAILABLE;
+        b.o.model = model;
+    }
     struct client *clients = calloc((size_t)b.o.clients, sizeof *clients);
     b.ep = epoll_create1(EPOLL_CLOEXEC);
     if (!clients || b.ep < 0) return EX_OSERR;

@@ -331,6 +331,7 @@ static void on_news(void *user, struct qn_stream *st) {
         return;
     }
     if (!x->replied) begin_stream(p);
+    if (x->cancelled) return; /* a server without memory for the reply cancels from inside it */
     if (x->replied && !x->gen->over && (p->has_ev || qn_stream_ready(p->st))) x->sink.ready(x->sink_ctx);
 }
 

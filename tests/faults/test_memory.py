@@ -83,9 +83,9 @@ def request(d, path, body):
         return r.status, r
 
 
-def answer(d, path, body):
+def answer(d, path, body, when=""):
     status, r = request(d, path, body)
-    eq(status, 200, r)
+    eq(status, 200, f"{when}: {r}")
     got = r.json() if not body.get("stream") else r.text
     if isinstance(got, dict):
         return got["choices"]
@@ -113,7 +113,8 @@ def survive(path, body, points):
                 failed += 1
             elif status is None:
                 failed += 1
-            eq(answer(d, path, body), want, f"after the failure of allocation {at} of {n}")
+            when = f"after the failure of allocation {at} of {n}, which gave {status}"
+            eq(answer(d, path, body, when), want, when)
         eq(d.metric("vllm:num_requests_running"), 0)
         assert failed > 0, f"none of {n} allocations mattered: is the fault armed?"
 

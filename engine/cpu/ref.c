@@ -28,7 +28,8 @@ struct ref {
     const struct qn_batch *batch;
     struct scratch *scratch;
     float *k, *v;           /* [kv_blocks * QN_KV_BLOCK][n_layers][n_kv_heads * head_dim] */
-    float *logits, *normed, *scores;
+    float *logits, *normed, *scores; /* [out_max, n_vocab], [out_max, d_model], [n_ctx] */
+    float *gate;            /* [rows_max, d_ff] */
     uint64_t bytes;
 };
 
@@ -129,19 +130,25 @@ static void ref_add_norm(struct qn_backend *b, struct qn_vec *x, const struct qn
     }
 }
 
-static void matvec(float *out, const float *x, const struct qn_weight *w, const struct qn_weight *bias) {
-    for (int64_t o = 0; o < w->rows; o++) {
-        const float *row = w->v + o * w->cols;
-        double sum = bias ? (double)bias->v[o] : 0;
-        for (int64_t i = 0; i < w->cols; i++) sum += (double)row[i] * x[i];
-        out[o] = (float)sum;
-    }
+/* One fixed order for every element: eight partial sums over i mod 8, then those in pairs. */
+static float dot(const float *w, const float *x, int64_t n, double start) {
+    double lane[8] = {0};
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int k = 0; k < 8; k++) lane[k] += (double)w[i + k] * (double)x[i + k];
+    for (int k = 0; i < n; i++, k++) lane[k] += (double)w[i] * (double)x[i];
+    return (float)(start + ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7])));
+}
+
+/* out[rows, w->rows] = x[rows, w->cols] . w^T + bias. Weights outside, so that they are read once a step. */
+static void matmul(float *out, const float *x, int rows, const struct qn_weight *w, const struct qn_weight *bias) {
+    for (int64_t o = 0; o < w->rows; o++)
+        for (int r = 0; r < rows; r++)
+            out[r * w->rows + o] = dot(w->v + o * w->cols, x + r * w->cols, w->cols, bias ? (double)bias->v[o] : 0);
 }
 
 static void ref_linear(struct qn_backend *b, const struct qn_act *a, const struct qn_linear *l, int n) {
-    for (int k = 0; k < n; k++)
-        for (int r = 0; r < self(b)->batch->n_rows; r++)
-            matvec(l[k].out->v + (size_t)r * (size_t)l[k].out->width, a->v + (size_t)r * (size_t)a->width, l[k].w, l[k].bias);
+    for (int k = 0; k < n; k++) matmul(l[k].out->v, a->v, self(b)->batch->n_rows, l[k].w, l[k].bias);
 }
 
 static double activation(enum qn_act_kind kind, double g) {
@@ -152,14 +159,10 @@ static double activation(enum qn_act_kind kind, double g) {
 static void ref_glu(struct qn_backend *b, const struct qn_act *a, const struct qn_weight *gate, const struct qn_weight *up,
                     enum qn_act_kind kind, struct qn_act *out) {
     struct ref *s = self(b);
-    float *g = s->scores; /* wide enough for d_ff, see open */
-    for (int r = 0; r < s->batch->n_rows; r++) {
-        float *o = out->v + (size_t)r * (size_t)out->width;
-        const float *x = a->v + (size_t)r * (size_t)a->width;
-        matvec(g, x, gate, NULL);
-        matvec(o, x, up, NULL);
-        for (int i = 0; i < out->width; i++) o[i] = (float)(activation(kind, (double)g[i]) * (double)o[i]);
-    }
+    int rows = s->batch->n_rows;
+    matmul(s->gate, a->v, rows, gate, NULL);
+    matmul(out->v, a->v, rows, up, NULL);
+    for (size_t i = 0; i < (size_t)rows * (size_t)out->width; i++) out->v[i] = (float)(activation(kind, (double)s->gate[i]) * (double)out->v[i]);
 }
 
 /* --- attention ---------------------------------------------------------------------------------------------------- */
@@ -212,10 +215,7 @@ static void attend(struct ref *r, int layer, const struct qn_batch_seq *sq, int 
     int hd = d->head_dim, window = d->window[layer], first = window && pos + 1 > window ? pos + 1 - window : 0;
     double most = -INFINITY, total = 0;
     for (int p = first; p <= pos; p++) {
-        const float *k = slot(r, r->k, sq->blocks, p, layer) + kv_head * hd;
-        double s = 0;
-        for (int i = 0; i < hd; i++) s += (double)q[i] * k[i];
-        s *= (double)d->attn_scale;
+        double s = (double)dot(slot(r, r->k, sq->blocks, p, layer) + kv_head * hd, q, hd, 0) * (double)d->attn_scale;
         if (d->attn_softcap > 0) s = (double)d->attn_softcap * tanh(s / (double)d->attn_softcap);
         r->scores[p - first] = (float)s;
         if (s > most) most = s;
@@ -250,14 +250,13 @@ static const float *ref_logits(struct qn_backend *b, const struct qn_vec *x, con
                                float eps, const struct qn_weight *w, const struct qn_weight *bias) {
     struct ref *r = self(b);
     const struct qn_model_desc *d = b->desc;
-    for (int i = 0; i < n; i++) {
-        float *out = r->logits + (size_t)i * (size_t)d->n_vocab;
-        rmsnorm(r->normed, x->v + (size_t)rows[i] * (size_t)x->width, gain->v, x->width, eps);
-        matvec(out, r->normed, w, bias);
-        for (int o = 0; o < d->n_vocab; o++) {
-            out[o] *= d->logit_scale;
-            if (d->logit_softcap > 0) out[o] = d->logit_softcap * tanhf(out[o] / d->logit_softcap);
-        }
+    for (int i = 0; i < n; i++)
+        rmsnorm(r->normed + (size_t)i * (size_t)x->width, x->v + (size_t)rows[i] * (size_t)x->width, gain->v, x->width, eps);
+    matmul(r->logits, r->normed, n, w, bias);
+    for (size_t i = 0; i < (size_t)n * (size_t)d->n_vocab; i++) {
+        float *out = &r->logits[i];
+        *out *= d->logit_scale;
+        if (d->logit_softcap > 0) *out = d->logit_softcap * tanhf(*out / d->logit_softcap);
     }
     return r->logits;
 }
@@ -298,6 +297,7 @@ static void ref_close(struct qn_backend *b) {
     free(r->logits);
     free(r->normed);
     free(r->scores);
+    free(r->gate);
     free(r);
 }
 
@@ -312,13 +312,14 @@ int qn_cpu_ref_open(struct qn_backend **out, const struct qn_model_desc *desc, c
     struct ref *r = calloc(1, sizeof *r);
     if (!r) return qn_fail(err, QN_E_NOMEM, "no memory for the backend");
     r->base = (struct qn_backend){.ops = &ref_ops, .desc = desc, .opts = *o, .device_name = "cpu-ref"};
-    size_t half_pool = kv_bytes(&r->base) / 2, wide = (size_t)(desc->d_ff > o->n_ctx ? desc->d_ff : o->n_ctx);
+    size_t half_pool = kv_bytes(&r->base) / 2, out_max = o->out_max > 0 ? (size_t)o->out_max : 1;
     r->k = calloc(1, half_pool);
     r->v = calloc(1, half_pool);
-    r->logits = malloc((size_t)o->out_max * (size_t)desc->n_vocab * sizeof(float));
-    r->normed = malloc((size_t)desc->d_model * sizeof(float));
-    r->scores = malloc(wide * sizeof(float));
-    if (r->k && r->v && r->logits && r->normed && r->scores) {
+    r->logits = malloc(out_max * (size_t)desc->n_vocab * sizeof(float));
+    r->normed = malloc(out_max * (size_t)desc->d_model * sizeof(float));
+    r->scores = malloc((size_t)o->n_ctx * sizeof(float));
+    r->gate = malloc((size_t)o->rows_max * (size_t)desc->d_ff * sizeof(float));
+    if (r->k && r->v && r->logits && r->normed && r->scores && r->gate) {
         *out = &r->base;
         return 0;
     }

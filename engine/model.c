@@ -22,6 +22,7 @@ enum {
 struct reader { /* what every step of opening needs */
     struct qn_model *m;
     const struct family *f;
+    uint8_t *bound;         /* for each tensor of the file: 1 once something uses it */
     struct qn_err *err;
 };
 
@@ -84,7 +85,9 @@ static int read_float(struct reader *r, const char *suffix, double lo, double hi
 
 static int read_sizes(struct reader *r) {
     struct qn_model_desc *d = &r->m->desc;
-    int rc = read_int(r, "block_count", 1, QN_LAYERS_MAX, -1, &d->n_layers);
+    int n_experts = 0, rc = read_int(r, "expert_count", 0, 1 << 20, 0, &n_experts);
+    if (rc == 0 && n_experts > 0) rc = qn_fail(r->err, QN_E_UNSUPPORTED, "key %s.expert_count is %d: mixtures of experts are not supported", r->f->arch, n_experts);
+    if (rc == 0) rc = read_int(r, "block_count", 1, QN_LAYERS_MAX, -1, &d->n_layers);
     if (rc == 0) rc = read_int(r, "embedding_length", 1, DIM_MOST, -1, &d->d_model);
     if (rc == 0) rc = read_int_or_layers(r, "feed_forward_length", DIM_MOST, -1, &d->d_ff);
     if (rc == 0) rc = read_int_or_layers(r, "attention.head_count", HEADS_MOST, -1, &d->n_heads);
@@ -131,13 +134,17 @@ static int read_scaling(struct reader *r, struct qn_rope_params *p) {
     return 0;
 }
 
+static void use(struct reader *r, const struct qn_tensor *t) { r->bound[t - qn_gguf_tensor_at(r->m->gguf, 0)] = 1; }
+
 /* Llama 3's per-pair divisors come as a tensor that a converter computed from the configuration. */
 static int read_freq_factors(struct reader *r, float *out) {
     const struct qn_tensor *t = qn_gguf_tensor(r->m->gguf, "rope_freqs.weight");
     int half = r->m->desc.rope_dim / 2;
     if (!t) return 0;
     if (t->type != QN_F32 || t->n_dims != 1 || t->dim[0] != (uint64_t)half)
-        return qn_fail(r->err, QN_E_DATA, "rope_freqs.weight: want f32 [%d]", half);
+        return qn_fail(r->err, QN_E_DATA, "tensor rope_freqs.weight is %s [%llu] in %d dimensions, wanted F32 [%d]", qn_type_info((uint32_t)t->type)->name,
+                       (unsigned long long)t->dim[0], t->n_dims, half);
+    use(r, t);
     memcpy(out, t->data, (size_t)half * sizeof *out);
     for (int i = 0; i < half; i++)
         if (!(out[i] > 1e-6f && out[i] < 1e9f)) return qn_fail(r->err, QN_E_DATA, "rope_freqs.weight[%d] is %g", i, (double)out[i]);
@@ -246,6 +253,7 @@ static int bind(struct reader *r, const char *name, int64_t cols, int64_t rows, 
     if (!ok) return qn_fail(r->err, QN_E_DATA, "tensor %s has %llu elements in %d dimensions, wanted [%lld]", name,
                             (unsigned long long)t->dim[0], t->n_dims, (long long)cols);
     *out = t;
+    use(r, t);
     r->m->desc.weight_bytes += t->n_bytes;
     r->m->desc.n_params += t->dim[0] * t->dim[1];
     return 0;
@@ -275,6 +283,16 @@ static int bind_layer(struct reader *r, int i) {
     return rc;
 }
 
+/* A weight that nobody uses means a model that computes something else than we would: a bias that the family does not
+ * have, an adapter, a head. Better no answer than a wrong one. */
+static int nothing_left_over(struct reader *r) {
+    for (uint64_t i = 0; i < qn_gguf_n_tensors(r->m->gguf); i++) {
+        struct qn_str name = qn_gguf_tensor_at(r->m->gguf, i)->name;
+        if (!r->bound[i]) return qn_fail(r->err, QN_E_UNSUPPORTED, "tensor %.*s is not one that a %s model has", (int)name.n, name.p, r->f->arch);
+    }
+    return 0;
+}
+
 static int bind_weights(struct reader *r) {
     struct qn_model *m = r->m;
     struct qn_model_desc *d = &m->desc;
@@ -289,7 +307,7 @@ static int bind_weights(struct reader *r) {
     if (rc == 0) rc = bind(r, "output.weight", d->d_model, d->n_vocab, 1, &m->output);
     if (rc == 0) rc = bind(r, "output.bias", d->n_vocab, 0, 1, &m->output_b);
     for (int i = 0; i < d->n_layers && rc == 0; i++) rc = bind_layer(r, i);
-    return rc;
+    return rc < 0 ? rc : nothing_left_over(r);
 }
 
 static void read_names(struct qn_model *m) {
@@ -301,14 +319,27 @@ static void read_names(struct qn_model *m) {
     if (qn_gguf_str(m->gguf, "tokenizer.chat_template", &s) == 0 && s.n > 0) m->chat_template = s;
 }
 
+static int read_model(struct qn_model *m, const char *path, struct qn_err *err) {
+    struct qn_err why = {0};
+    struct reader r = {.m = m, .err = &why};
+    uint64_t n = qn_gguf_n_tensors(m->gguf);
+    r.bound = calloc(n ? n : 1, 1);
+    int rc = r.bound ? describe(&r) : qn_fail(&why, QN_E_NOMEM, "no memory");
+    if (rc == 0) rc = bind_weights(&r);
+    free(r.bound);
+    if (rc == 0) {
+        read_names(m);
+        return 0;
+    }
+    size_t len = strlen(path), from = len > 100 ? len - 100 : 0; /* the reason matters more than the head of a long path */
+    return qn_fail(err, rc, "model file '%s%s': %s", from ? "..." : "", path + from, why.text);
+}
+
 int qn_model_open(struct qn_model **out, const char *path, struct qn_err *err) {
     struct qn_model *m = calloc(1, sizeof *m);
     if (!m) return qn_fail(err, QN_E_NOMEM, "no memory for the model");
-    struct reader r = {.m = m, .err = err};
     int rc = qn_gguf_open(&m->gguf, path, err);
-    if (rc == 0) rc = describe(&r);
-    if (rc == 0) rc = bind_weights(&r);
-    if (rc == 0) read_names(m);
+    if (rc == 0) rc = read_model(m, path, err);
     if (rc < 0) qn_model_close(m);
     else *out = m;
     return rc;

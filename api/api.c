@@ -102,12 +102,7 @@ void qn_exchange_whole(struct qn_exchange *x, int status, struct qn_buf *out, co
         type = "application/json";
     }
     struct headers hs = {.n = 0};
-    char ms[24];
     add(&hs, "Content-Type", type);
-    if (x->gen) {
-        snprintf(ms, sizeof ms, "%lld", (long long)((qn_clock_ns() - x->begin_ns) / QN_MS));
-        add(&hs, "openai-processing-ms", ms);
-    }
     reply(x, status, &hs, body, n);
 }
 

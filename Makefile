@@ -93,7 +93,7 @@ lint: ## warnings as errors, cppcheck, include arrows, manual pages and unit fil
 	@scripts/lint.sh
 
 libs: $(LIBS)
-tests: $(TESTS) $(FUZZERS) $(B)/fake-quernd
+tests: $(TESTS) $(TOOLS) $(FUZZERS) $(B)/fake-quernd
 benches: $(BENCHES)
 fuzzers: $(FUZZERS)
 

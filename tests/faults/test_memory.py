@@ -4,9 +4,9 @@ error or a closed connection, and the next client gets the same answer as before
 
 failing.c is preloaded; the countdown lies in a file that this test maps too. Sanitizers bring allocators of their own, so
 their builds are left out."""
-import mmap, os, re, struct, subprocess, tempfile
+import mmap, os, struct, subprocess, tempfile
 
-from qtest import BUILD, QUERND, ROOT, SLOW, Daemon, connect, eq, free_port, main, model_path, skip, test
+from qtest import BUILD, QUERND, ROOT, SLOW, Daemon, connect, eq, free_port, main, model_path, skip, sse_parse, test, text_of
 
 CHAT = {"messages": [{"role": "user", "content": "Say something about mills."}], "max_tokens": 8, "temperature": 0,
         "ignore_eos": True, "logprobs": True, "top_logprobs": 2, "stop": ["\u0001"], "logit_bias": {"5": -1}}
@@ -86,10 +86,11 @@ def request(d, path, body):
 def answer(d, path, body, when=""):
     status, r = request(d, path, body)
     eq(status, 200, f"{when}: {r}")
-    got = r.json() if not body.get("stream") else r.text
-    if isinstance(got, dict):
-        return got["choices"]
-    return re.sub(r'"(id|created)":("[^"]*"|\d+),?', "", got)
+    if not body.get("stream"):
+        return r.json()["choices"]
+    events = sse_parse(r.body)  # how the text is cut into events is a matter of timing
+    assert events[-1].done, r
+    return [text_of(events, i) for i in range(body.get("n", 1))]
 
 
 def survive(path, body, points):

@@ -24,7 +24,7 @@ static struct {
     enum qn_finish reason;
     int stop_index;
     uint32_t stop_id;
-    int refuse;                 /* submit returns this */
+    int refuse, refuse_from;    /* submit returns this, from the n-th on (0: always) */
     int fail_at, fail_code;     /* FAILED in place of record fail_at (0: STARTED); fail_code 0: never */
     int per_poll;               /* records that each poll lets through; 0: all */
     int n_cached;
@@ -132,7 +132,7 @@ void qn_engine_drain(struct qn_engine *e) { (void)e; }
 int qn_engine_submit(struct qn_engine *e, const struct qn_job *job, struct qn_stream **out, struct qn_err *err) {
     (void)e;
     script.submits++;
-    if (script.refuse) return qn_fail(err, script.refuse, "scripted refusal");
+    if (script.refuse && script.submits >= script.refuse_from) return qn_fail(err, script.refuse, "scripted refusal");
     int slot = 0;
     while (slot < SCRIPT_STREAMS && script_streams[slot]) slot++;
     struct qn_stream *st = slot < SCRIPT_STREAMS ? calloc(1, sizeof *st) : NULL;

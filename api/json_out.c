@@ -72,8 +72,8 @@ void qn_json_float(struct qn_buf *out, float v) {
     if (v > 3.0e38f) v = 3.0e38f;
     char text[32];
     snprintf(text, sizeof text, "%.9g", (double)v);
-    if (!strpbrk(text, ".en")) strcat(text, ".0");
     qn_buf_puts(out, text);
+    if (!strpbrk(text, ".en")) qn_buf_puts(out, ".0");
 }
 
 char *qn_json_u64(char *to, uint64_t v) {

@@ -74,6 +74,7 @@ cppcheck_run() {
         cppcheck --file-list=- -q -j "$(nproc)" --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=0 \
             --suppress=missingInclude --suppress=missingIncludeSystem --suppress=unknownMacro --suppress=normalCheckLevelMaxBranches \
             --suppress=preprocessorErrorDirective --suppress=checkersReport \
+            --suppressions-list=scripts/cppcheck.txt \
             -I. -D_GNU_SOURCE -DQN_VERSION='"lint"' -D__x86_64__ --template='{file}:{line}: {id}: {message}' 2>&1)
     found "cppcheck" "$out"
 }

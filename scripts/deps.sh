@@ -4,7 +4,7 @@
 set -eu
 build="gcc libc6-dev make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libssl-dev libyaml-dev python3 ca-certificates curl"
 test="python3-venv nginx-light haproxy openssl"
-lint="cppcheck mandoc shellcheck systemd"
+lint="git cppcheck mandoc shellcheck systemd"
 want=
 [ $# -gt 0 ] || set -- build
 for group in "$@"; do
@@ -30,7 +30,7 @@ done
 left=
 for p in $missing; do
     case $p in
-    gcc | make | curl | cppcheck | mandoc | shellcheck | haproxy | openssl | python3) command -v "$p" >/dev/null && continue ;;
+    gcc | make | curl | git | cppcheck | mandoc | shellcheck | haproxy | openssl | python3) command -v "$p" >/dev/null && continue ;;
     nginx-light) command -v nginx >/dev/null && continue ;;
     pkg-config) command -v pkg-config >/dev/null && continue ;;
     systemd) command -v systemd-analyze >/dev/null && continue ;;

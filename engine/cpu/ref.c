@@ -70,8 +70,8 @@ static struct scratch *scratch(struct qn_backend *b, int width) {
         free(v);
         return NULL;
     }
-    s->vec = (struct qn_vec){width, v};
-    s->act = (struct qn_act){width, v};
+    s->vec.width = s->act.width = width;
+    s->vec.v = s->act.v = v;
     s->next = r->scratch;
     r->scratch = s;
     r->bytes += (uint64_t)b->opts.rows_max * (uint64_t)width * sizeof *v;

@@ -23,8 +23,9 @@ static int open_names(struct qn_api *a, struct qn_err *err) {
     if (!a->model_name) return qn_fail(err, QN_E_NOMEM, "no memory for the api");
     static const uint64_t key[2] = {0x717565726e, 0x6670};
     char text[512];
-    int n = snprintf(text, sizeof text, "%s/%s/%llu/%u/%s", a->opts.version ? a->opts.version : "", a->info->arch ? a->info->arch : "",
-                     (unsigned long long)a->info->n_params, a->info->n_vocab, a->info->device ? a->info->device : "");
+    int n = snprintf(text, sizeof text, "%s/%s/%llu/%u/%s", a->opts.version ? a->opts.version : "",
+                     a->info->arch ? a->info->arch : "", (unsigned long long)a->info->n_params, a->info->n_vocab,
+                     a->info->device ? a->info->device : "");
     uint64_t h = qn_siphash(key, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
     snprintf(a->fingerprint, sizeof a->fingerprint, "fp_%010llx", (unsigned long long)(h & 0xFFFFFFFFFFULL));
     return qn_rng_bytes(a->id_key, sizeof a->id_key) < 0 ? qn_fail(err, QN_E_IO, "getrandom failed") : 0;
@@ -43,15 +44,18 @@ int qn_api_open(struct qn_api **out, const struct qn_api_opts *o, const struct q
     a->info = qn_engine_info(o->engine);
     a->tok = qn_engine_tokenizer(o->engine);
     a->created_s = qn_clock_wall_ns() / QN_S;
-    a->bounds = (struct qn_bounds){a->tok, a->info->n_vocab, a->info->n_ctx, a->opts.n_max < QN_N_HARD_MAX ? a->opts.n_max : QN_N_HARD_MAX};
+    a->bounds = (struct qn_bounds){a->tok, a->info->n_vocab, a->info->n_ctx,
+                                   a->opts.n_max < QN_N_HARD_MAX ? a->opts.n_max : QN_N_HARD_MAX};
     if (a->info->max_seqs > 0 && a->bounds.n_max > a->info->max_seqs) a->bounds.n_max = a->info->max_seqs;
     qn_metrics_init(&a->metrics);
     const char *text = o->chat_template ? o->chat_template : a->info->chat_template.p;
     size_t n = o->chat_template ? strlen(o->chat_template) : a->info->chat_template.n;
     int rc = open_names(a, err);
     if (rc == 0) rc = qn_template_open(&a->tmpl, text, n, a->tok, err);
-    if (rc < 0) qn_api_close(a);
-    else *out = a;
+    if (rc < 0)
+        qn_api_close(a);
+    else
+        *out = a;
     return rc;
 }
 
@@ -95,7 +99,8 @@ void qn_exchange_whole(struct qn_exchange *x, int status, struct qn_buf *out, co
     char *body = qn_buf_take(out, &n);
     if (!body) {
         /* The last thing to try when there is no memory: a constant. */
-        static const char oom[] = "{\"error\":{\"message\":\"The server has no memory for this request now.\",\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}";
+        static const char oom[] = "{\"error\":{\"message\":\"The server has no memory for this request "
+                                  "now.\",\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}";
         body = strdup(oom);
         n = sizeof oom - 1;
         status = 503;
@@ -129,7 +134,9 @@ static void refused_with(struct qn_exchange *x, const char *allow) {
     reply(x, f->status, &hs, body ? body : strdup("{}"), body ? n : 2);
 }
 
-void qn_exchange_refused(struct qn_exchange *x) { refused_with(x, NULL); }
+void qn_exchange_refused(struct qn_exchange *x) {
+    refused_with(x, NULL);
+}
 
 void qn_exchange_streamed(struct qn_exchange *x) {
     if (x->replied || x->cancelled) return;
@@ -140,7 +147,9 @@ void qn_exchange_streamed(struct qn_exchange *x) {
     reply(x, 200, &hs, NULL, 0);
 }
 
-void qn_exchange_send_out(struct qn_exchange *x) { qn_exchange_whole(x, 200, &x->out, x->out_type ? x->out_type : "application/json"); }
+void qn_exchange_send_out(struct qn_exchange *x) {
+    qn_exchange_whole(x, 200, &x->out, x->out_type ? x->out_type : "application/json");
+}
 
 /* --- head and body ------------------------------------------------------------------------------------------------ */
 
@@ -161,9 +170,11 @@ static int is_json(const char *type) {
 static int check_head(struct qn_exchange *x, const struct qn_head *head) {
     if (strcmp(x->route->method, "POST")) return 0;
     const char *type = head->header ? head->header(head->header_ctx, "content-type") : NULL;
-    if (!is_json(type)) return qn_refuse(&x->refusal, 415, "unsupported_media_type", NULL, "Content-Type must be application/json.");
+    if (!is_json(type))
+        return qn_refuse(&x->refusal, 415, "unsupported_media_type", NULL, "Content-Type must be application/json.");
     if (head->content_length > 0 && (uint64_t)head->content_length > x->api->opts.body_bytes_max)
-        return qn_refuse(&x->refusal, 413, "request_too_large", NULL, "The body is larger than %zu bytes.", x->api->opts.body_bytes_max);
+        return qn_refuse(&x->refusal, 413, "request_too_large", NULL, "The body is larger than %zu bytes.",
+                         x->api->opts.body_bytes_max);
     return 0;
 }
 
@@ -196,8 +207,10 @@ int qn_exchange_feed(struct qn_exchange *x, const char *p, size_t n) {
     qn_buf_put(&x->body, p, n);
     if (!x->body.failed) return 0;
     int rc = x->body.failed;
-    if (rc == QN_E_LIMIT) qn_refuse(&x->refusal, 413, "request_too_large", NULL, "The body is larger than %zu bytes.", x->api->opts.body_bytes_max);
-    else qn_refuse_code(&x->refusal, rc, NULL);
+    if (rc == QN_E_LIMIT)
+        qn_refuse(&x->refusal, 413, "request_too_large", NULL, "The body is larger than %zu bytes.", x->api->opts.body_bytes_max);
+    else
+        qn_refuse_code(&x->refusal, rc, NULL);
     qn_exchange_refused(x);
     return QN_E_LIMIT;
 }
@@ -210,7 +223,8 @@ int qn_exchange_parse(struct qn_exchange *x, unsigned on) {
     const struct qn_chars *m = &x->params.model;
     char quoted[QN_QUOTE_MAX + 4];
     if (!m->p || (m->n == strlen(x->api->model_name) && !memcmp(m->p, x->api->model_name, m->n))) return 0;
-    return qn_refuse(r, 404, "model_not_found", "model", "The model '%s' does not exist; this server has '%s'.", qn_quote(quoted, m->p, m->n), x->api->model_name);
+    return qn_refuse(r, 404, "model_not_found", "model", "The model '%s' does not exist; this server has '%s'.",
+                     qn_quote(quoted, m->p, m->n), x->api->model_name);
 }
 
 /* --- the work ----------------------------------------------------------------------------------------------------- */
@@ -228,8 +242,10 @@ static void prepared(void *arg) {
         return;
     }
     if (x->cancelled) return;
-    if (x->refusal.status) qn_exchange_refused(x);
-    else x->route->start(x);
+    if (x->refusal.status)
+        qn_exchange_refused(x);
+    else
+        x->route->start(x);
 }
 
 void qn_exchange_end(struct qn_exchange *x) {
@@ -246,7 +262,9 @@ void qn_exchange_end(struct qn_exchange *x) {
     }
 }
 
-long qn_exchange_read(struct qn_exchange *x, char *to, size_t max) { return x->gen && !x->cancelled ? qn_gen_read(x, to, max) : QN_READ_ABORT; }
+long qn_exchange_read(struct qn_exchange *x, char *to, size_t max) {
+    return x->gen && !x->cancelled ? qn_gen_read(x, to, max) : QN_READ_ABORT;
+}
 
 void qn_exchange_tick(struct qn_exchange *x, int64_t now_ns) {
     if (x->gen && !x->cancelled && !x->offloaded) qn_gen_tick(x, now_ns);
@@ -274,4 +292,6 @@ void qn_exchange_close(struct qn_exchange *x) {
     free(x);
 }
 
-void qn_exchange_facts(const struct qn_exchange *x, struct qn_exchange_facts *out) { *out = x->facts; }
+void qn_exchange_facts(const struct qn_exchange *x, struct qn_exchange_facts *out) {
+    *out = x->facts;
+}

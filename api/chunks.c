@@ -23,7 +23,8 @@ static const char ping[] = ": ping\n\n", done[] = "data: [DONE]\n\n";
 
 int qn_gen_chunks_open(struct qn_exchange *x) {
     struct qn_gen *g = x->gen;
-    qn_buf_printf(&g->head, "data: {\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, g->shape->chunk_object, (long long)g->created_s);
+    qn_buf_printf(&g->head, "data: {\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, g->shape->chunk_object,
+                  (long long)g->created_s);
     qn_json_string(&g->head, x->api->model_name, strlen(x->api->model_name));
     qn_buf_printf(&g->head, ",\"system_fingerprint\":\"%s\",\"choices\":[", x->api->fingerprint);
     qn_buf_printf(&g->tail, "%s,\"logprobs\":null,\"finish_reason\":null}]", g->shape->text_close);
@@ -36,8 +37,10 @@ static void end_event(const struct qn_exchange *x, int last, struct qn_buf *out)
     const struct qn_params *p = &x->params;
     if (p->include_usage || p->continuous_usage) {
         qn_buf_puts(out, ",\"usage\":");
-        if (last || p->continuous_usage) qn_gen_usage(x->gen, out);
-        else qn_buf_puts(out, "null");
+        if (last || p->continuous_usage)
+            qn_gen_usage(x->gen, out);
+        else
+            qn_buf_puts(out, "null");
     }
     qn_buf_puts(out, "}\n\n");
 }
@@ -60,8 +63,10 @@ static void put_first(struct qn_exchange *x, int i) {
         qn_json_string(out, p->echo.p ? p->echo.p : "", p->echo.n);
     }
     qn_buf_puts(out, ",\"logprobs\":");
-    if (p->prompt_lp.n) qn_lp_write(NULL, &p->prompt_lp, g->shape->chat, out);
-    else qn_buf_puts(out, "null");
+    if (p->prompt_lp.n)
+        qn_lp_write(NULL, &p->prompt_lp, g->shape->chat, out);
+    else
+        qn_buf_puts(out, "null");
     qn_buf_puts(out, ",\"finish_reason\":null}]");
     end_event(x, 0, out);
 }
@@ -74,8 +79,10 @@ static void put_text(struct qn_exchange *x, int i, const char *text, size_t n, c
     qn_json_string(out, text, n);
     qn_buf_puts(out, g->shape->text_close + 1);
     qn_buf_puts(out, ",\"logprobs\":");
-    if (lp) qn_lp_write(NULL, lp, g->shape->chat, out);
-    else qn_buf_puts(out, "null");
+    if (lp)
+        qn_lp_write(NULL, lp, g->shape->chat, out);
+    else
+        qn_buf_puts(out, "null");
     qn_buf_puts(out, ",\"finish_reason\":null}]");
     end_event(x, 0, out);
 }
@@ -117,14 +124,18 @@ static void put_failure(struct qn_exchange *x, int code) {
 
 /* --- the writer --------------------------------------------------------------------------------------------------- */
 
-static size_t room(const struct writer *w) { return (size_t)(w->end - w->p); }
+static size_t room(const struct writer *w) {
+    return (size_t)(w->end - w->p);
+}
 
 static char *copy(char *to, const void *p, size_t n) {
     memcpy(to, p, n);
     return to + n;
 }
 
-static size_t tail_bytes(const struct qn_exchange *x) { return x->gen->tail.n + USAGE_BYTES_MAX; }
+static size_t tail_bytes(const struct qn_exchange *x) {
+    return x->gen->tail.n + USAGE_BYTES_MAX;
+}
 
 /* There is room: it was kept when the chunk was opened and at each addition. */
 static void close_chunk(struct qn_exchange *x, struct writer *w) {

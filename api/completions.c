@@ -27,8 +27,15 @@ static void whole(const struct qn_choice *c, const struct qn_part *p, struct qn_
 }
 
 const struct qn_shape qn_shape_completions = {
-    .id_prefix = "cmpl-", .object = "text_completion", .chunk_object = "text_completion", .prompt_member = "prompt",
-    .text_open = ",\"text\":\"", .text_close = "\"", .last = ",\"text\":\"\"", .max_default = 16, .whole = whole,
+    .id_prefix = "cmpl-",
+    .object = "text_completion",
+    .chunk_object = "text_completion",
+    .prompt_member = "prompt",
+    .text_open = ",\"text\":\"",
+    .text_close = "\"",
+    .last = ",\"text\":\"\"",
+    .max_default = 16,
+    .whole = whole,
 };
 
 enum { OF_STRINGS, OF_IDS, OF_LISTS, ONE_STRING };
@@ -41,7 +48,8 @@ static int kind_of(const json_t *v, struct qn_refusal *r) {
     if (!v) return qn_refuse(r, 400, "missing_required_parameter", "prompt", "Missing required parameter: 'prompt'.");
     if (json_is_string(v)) return ONE_STRING;
     if (!json_is_array(v)) return wrong(v, r, "prompt");
-    if (json_array_size(v) == 0) return qn_refuse(r, 400, "empty_array", "prompt", "Invalid 'prompt': empty array. Expected at least one prompt.");
+    if (json_array_size(v) == 0)
+        return qn_refuse(r, 400, "empty_array", "prompt", "Invalid 'prompt': empty array. Expected at least one prompt.");
     const json_t *first = json_array_get(v, 0);
     if (json_is_string(first)) return OF_STRINGS;
     if (json_is_array(first)) return OF_LISTS;
@@ -50,7 +58,8 @@ static int kind_of(const json_t *v, struct qn_refusal *r) {
 
 static int from_string(struct qn_exchange *x, struct qn_part *p, const json_t *s) {
     const struct qn_params *q = &x->params;
-    int rc = qn_plain_ids(x->api, json_string_value(s), json_string_length(s), q->add_special_tokens != 0, q->parse_special == 1, &p->ids, &x->refusal);
+    int rc = qn_plain_ids(x->api, json_string_value(s), json_string_length(s), q->add_special_tokens != 0, q->parse_special == 1,
+                          &p->ids, &x->refusal);
     if (rc == 0 && q->echo) qn_buf_put(&p->echo, json_string_value(s), json_string_length(s));
     return rc;
 }
@@ -71,8 +80,11 @@ static int read_prompts(struct qn_exchange *x, int kind) {
         char path[32];
         const json_t *one = json_array_get(v, i);
         snprintf(path, sizeof path, "prompt[%zu]", i);
-        if (kind == OF_STRINGS) rc = json_is_string(one) ? from_string(x, &parts[i], one) : qn_refuse_type(&x->refusal, path, "a string", one);
-        else rc = json_is_array(one) ? from_ids(x, &parts[i], one, path) : qn_refuse_type(&x->refusal, path, "an array of token ids", one);
+        if (kind == OF_STRINGS)
+            rc = json_is_string(one) ? from_string(x, &parts[i], one) : qn_refuse_type(&x->refusal, path, "a string", one);
+        else
+            rc = json_is_array(one) ? from_ids(x, &parts[i], one, path)
+                                    : qn_refuse_type(&x->refusal, path, "an array of token ids", one);
     }
     return rc;
 }
@@ -84,7 +96,8 @@ int qn_completions_prepare(struct qn_exchange *x) {
     if (kind < 0) return kind;
     size_t n = kind == OF_STRINGS || kind == OF_LISTS ? json_array_size(x->params.prompt) : 1;
     if (n > QN_PROMPTS_MAX)
-        return qn_refuse(&x->refusal, 400, "array_above_max_length", "prompt", "Invalid 'prompt': array too long. Expected at most %d, but got %zu.", QN_PROMPTS_MAX, n);
+        return qn_refuse(&x->refusal, 400, "array_above_max_length", "prompt",
+                         "Invalid 'prompt': array too long. Expected at most %d, but got %zu.", QN_PROMPTS_MAX, n);
     rc = qn_gen_new(x, &qn_shape_completions, n);
     if (rc == 0) rc = read_prompts(x, kind);
     return rc < 0 ? rc : qn_gen_fit(x);

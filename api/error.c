@@ -10,7 +10,10 @@
 #include "api/json_out.h"
 #include "engine/base/utf8.h"
 
-static const struct { int code, status; const char *string, *text; } map[] = {
+static const struct {
+    int code, status;
+    const char *string, *text;
+} map[] = {
     {QN_E_NOMEM, 503, "overloaded", "The server has no memory for this request now."},
     {QN_E_IO, 500, "server_error", "The server failed to answer."},
     {QN_E_DATA, 400, "invalid_value", NULL},
@@ -27,7 +30,10 @@ static const struct { int code, status; const char *string, *text; } map[] = {
     {QN_E_INTERNAL, 500, "server_error", "The server failed to answer."},
 };
 
-static const struct { int status; const char *type; } types[] = {
+static const struct {
+    int status;
+    const char *type;
+} types[] = {
     {400, "invalid_request_error"}, {401, "authentication_error"}, {402, "insufficient_credit"}, {403, "permission_error"},
     {404, "not_found_error"},       {429, "rate_limit_error"},     {501, "not_supported_error"}, {504, "timeout_error"},
 };
@@ -82,10 +88,14 @@ void qn_api_error_body(struct qn_buf *out, int status, const char *code, const c
     qn_buf_puts(out, "{\"error\":{\"message\":");
     qn_json_string(out, message, strlen(message));
     qn_buf_printf(out, ",\"type\":\"%s\",\"param\":", qn_error_type(status));
-    if (param && param[0]) qn_json_string(out, param, strlen(param));
-    else qn_buf_puts(out, "null");
+    if (param && param[0])
+        qn_json_string(out, param, strlen(param));
+    else
+        qn_buf_puts(out, "null");
     qn_buf_puts(out, ",\"code\":");
-    if (code) qn_json_string(out, code, strlen(code));
-    else qn_buf_puts(out, "null");
+    if (code)
+        qn_json_string(out, code, strlen(code));
+    else
+        qn_buf_puts(out, "null");
     qn_buf_puts(out, "}}");
 }

@@ -14,16 +14,16 @@
 enum { QN_QUOTE_MAX = 64, QN_PARAM_MAX = 160, QN_MESSAGE_MAX = 512 };
 
 struct qn_refusal {
-    int status;             /* 0: nothing was refused */
-    const char *code;       /* OpenAI's string; static */
-    int64_t retry_ms;       /* 0: no Retry-After */
+    int status;               /* 0: nothing was refused */
+    const char *code;         /* OpenAI's string; static */
+    int64_t retry_ms;         /* 0: no Retry-After */
     char param[QN_PARAM_MAX]; /* path of the member; "": null */
     char message[QN_MESSAGE_MAX];
 };
 
 /* Fills r unless it is filled. Returns QN_E_RANGE. param may be NULL. */
-__attribute__((format(printf, 5, 6)))
-int qn_refuse(struct qn_refusal *r, int status, const char *code, const char *param, const char *fmt, ...);
+__attribute__((format(printf, 5, 6))) int qn_refuse(struct qn_refusal *r, int status, const char *code, const char *param,
+                                                    const char *fmt, ...);
 
 /* What the engine or a lower layer said. `err` may be NULL or empty; its text is shown where it speaks of the request
  * (400), never for failures of ours. Returns `code`. */

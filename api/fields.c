@@ -16,20 +16,23 @@ const char *qn_json_kind(const json_t *v) {
     case JSON_STRING: return "a string";
     case JSON_INTEGER: return "an integer";
     case JSON_REAL: return "a decimal number";
-    case JSON_TRUE: case JSON_FALSE: return "a boolean";
+    case JSON_TRUE:
+    case JSON_FALSE: return "a boolean";
     default: return "null";
     }
 }
 
 int qn_refuse_type(struct qn_refusal *r, const char *param, const char *wanted, const json_t *got) {
-    return qn_refuse(r, 400, "invalid_type", param, "Invalid type for '%s': expected %s, but got %s instead.", param, wanted, qn_json_kind(got));
+    return qn_refuse(r, 400, "invalid_type", param, "Invalid type for '%s': expected %s, but got %s instead.", param, wanted,
+                     qn_json_kind(got));
 }
 
 static int outside(const char *param, double v, double lo, double hi, int integer, int above, struct qn_refusal *r) {
     static const char *const code[2][2] = {{"decimal_below_min_value", "decimal_above_max_value"},
                                            {"integer_below_min_value", "integer_above_max_value"}};
-    return qn_refuse(r, 400, code[integer][above], param, "Invalid '%s': %s %s value. Expected a value from %.15g to %.15g, but got %.15g instead.",
-                     param, integer ? "integer" : "decimal", above ? "above maximum" : "below minimum", lo, hi, v);
+    return qn_refuse(r, 400, code[integer][above], param,
+                     "Invalid '%s': %s %s value. Expected a value from %.15g to %.15g, but got %.15g instead.", param,
+                     integer ? "integer" : "decimal", above ? "above maximum" : "below minimum", lo, hi, v);
 }
 
 int qn_field_number(const json_t *v, const char *param, double lo, double hi, int integer, double *out, struct qn_refusal *r) {
@@ -48,8 +51,10 @@ static int store_number(const struct qn_field *f, const char *param, const json_
     int rc = qn_field_number(v, param, f->lo, f->hi, f->kind == QN_F_INT, &d, r);
     if (rc < 0) return rc;
     if (f->lo_open && d <= f->lo)
-        return qn_refuse(r, 400, "decimal_below_min_value", param, "Invalid '%s': decimal below minimum value. Expected a value above %.15g and at most %.15g, but got %.15g instead.",
-                         param, f->lo, f->hi, d);
+        return qn_refuse(
+            r, 400, "decimal_below_min_value", param,
+            "Invalid '%s': decimal below minimum value. Expected a value above %.15g and at most %.15g, but got %.15g instead.",
+            param, f->lo, f->hi, d);
     if (f->kind == QN_F_INT) {
         /* A double holds 53 bits; a seed has 64. */
         int64_t i = json_is_integer(v) ? (int64_t)json_integer_value(v) : (int64_t)d;
@@ -68,12 +73,14 @@ static int store(const struct qn_field *f, const char *param, const json_t *v, c
         memcpy(to + f->at, &b, sizeof b);
         return 0;
     }
-    case QN_F_INT: case QN_F_NUM: return store_number(f, param, v, to, r);
+    case QN_F_INT:
+    case QN_F_NUM: return store_number(f, param, v, to, r);
     case QN_F_STR: {
         if (!json_is_string(v)) return qn_refuse_type(r, param, "a string", v);
         struct qn_chars s = {json_string_value(v), json_string_length(v)};
         if (f->hi > 0 && (double)s.n > f->hi)
-            return qn_refuse(r, 400, "string_above_max_length", param, "Invalid '%s': string too long. Expected at most %.0f bytes, but got %zu.", param, f->hi, s.n);
+            return qn_refuse(r, 400, "string_above_max_length", param,
+                             "Invalid '%s': string too long. Expected at most %.0f bytes, but got %zu.", param, f->hi, s.n);
         memcpy(to + f->at, &s, sizeof s);
         return 0;
     }
@@ -89,7 +96,8 @@ static int is_value(const json_t *v, const char *a, const char *end) {
     case 't': return json_is_true(v);
     case 'f': return json_is_false(v);
     case '"': return json_is_string(v) && json_string_length(v) == n - 2 && !memcmp(json_string_value(v), a + 1, n - 2);
-    case '[': case '{': {
+    case '[':
+    case '{': {
         json_t *want = json_loadb(a, n, 0, NULL);
         int same = want && json_equal(want, (json_t *)(uintptr_t)v);
         json_decref(want);
@@ -113,8 +121,8 @@ static int passes(const struct qn_field *f, const json_t *v) {
 static int refuse_unbuilt(const struct qn_field *f, const char *param, struct qn_refusal *r) {
     char values[96];
     snprintf(values, sizeof values, "%s", f->passes);
-    return qn_refuse(r, 400, "unsupported_value", param, "'%s' is not supported yet%s%s: leave it out%s%s.", param, f->note[0] ? ": " : "", f->note,
-                     values[0] ? " or send " : "", values);
+    return qn_refuse(r, 400, "unsupported_value", param, "'%s' is not supported yet%s%s: leave it out%s%s.", param,
+                     f->note[0] ? ": " : "", f->note, values[0] ? " or send " : "", values);
 }
 
 /* --- the object --------------------------------------------------------------------------------------------------- */
@@ -126,14 +134,16 @@ static const struct qn_field *find(const struct qn_walk *w, const char *name) {
 }
 
 /* Two spellings of one thing may both be sent, but not with different values. */
-static int check_aliases(const struct qn_walk *w, const struct qn_field *f, const json_t *obj, const json_t *v, const char *param) {
+static int check_aliases(const struct qn_walk *w, const struct qn_field *f, const json_t *obj, const json_t *v,
+                         const char *param) {
     for (size_t i = 0; i < w->n; i++) {
         const struct qn_field *o = &w->table[i];
         if (o == f || o->use != QN_F_HONOURED || o->at != f->at || !(o->on & w->on)) continue;
         json_t *other = json_object_get(obj, o->name);
         if (!other || json_is_null(other) || json_equal(other, (json_t *)(uintptr_t)v)) continue;
         if (json_is_number(other) && json_is_number(v) && json_number_value(other) == json_number_value(v)) continue;
-        return qn_refuse(w->r, 400, "invalid_value", param, "'%s' and '%s' mean the same, but their values differ.", o->name, f->name);
+        return qn_refuse(w->r, 400, "invalid_value", param, "'%s' and '%s' mean the same, but their values differ.", o->name,
+                         f->name);
     }
     return 0;
 }
@@ -173,7 +183,8 @@ void qn_ignored_add(struct qn_buf *list, const char *name) {
     if (list->n) qn_buf_puts(list, ", ");
     for (size_t i = 0; name[i] && i < IGNORED_NAME_MAX; i++) {
         char c = name[i];
-        int plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+        int plain =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
         qn_buf_putc(list, plain ? c : '?');
     }
 }
@@ -184,20 +195,25 @@ static void put_range(struct qn_buf *out, const struct qn_field *f) {
     if (f->use != QN_F_HONOURED) return;
     if (f->kind == QN_F_STR && f->hi > 0) qn_buf_printf(out, "at most %.0f bytes", f->hi);
     if (f->kind != QN_F_INT && f->kind != QN_F_NUM) return;
-    if (f->hi > 1e15) qn_buf_printf(out, "64-bit");
-    else qn_buf_printf(out, "%s%.10g..%.10g", f->lo_open ? "above " : "", f->lo, f->hi);
+    if (f->hi > 1e15)
+        qn_buf_printf(out, "64-bit");
+    else
+        qn_buf_printf(out, "%s%.10g..%.10g", f->lo_open ? "above " : "", f->lo, f->hi);
 }
 
 /* A `|` would end the cell. */
 static void put_cell(struct qn_buf *out, const char *s) {
     for (; *s; s++)
-        if (*s == '|') qn_buf_puts(out, ", ");
-        else qn_buf_putc(out, *s);
+        if (*s == '|')
+            qn_buf_puts(out, ", ");
+        else
+            qn_buf_putc(out, *s);
 }
 
 void qn_fields_markdown(struct qn_buf *out, const struct qn_field *table, size_t n, unsigned on) {
     static const char *const kind[] = {"boolean", "integer", "number", "string", "any"};
-    static const char *const use[] = {"honoured", "not built: only the default passes", "accepted, changes nothing", "ignored, named in `Quern-Ignored`"};
+    static const char *const use[] = {"honoured", "not built: only the default passes", "accepted, changes nothing",
+                                      "ignored, named in `Quern-Ignored`"};
     qn_buf_puts(out, "| member | what happens | type | range | default or what passes | |\n|---|---|---|---|---|---|\n");
     for (size_t i = 0; i < n; i++) {
         const struct qn_field *f = &table[i];

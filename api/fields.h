@@ -16,14 +16,17 @@
 enum qn_field_kind { QN_F_BOOL, QN_F_INT, QN_F_NUM, QN_F_STR, QN_F_ANY };
 enum qn_field_use { QN_F_HONOURED, QN_F_DEFAULT_ONLY, QN_F_NO_EFFECT, QN_F_IGNORED };
 
-struct qn_chars { const char *p; size_t n; }; /* borrowed from the parsed body; p NULL: absent */
+struct qn_chars {
+    const char *p;
+    size_t n;
+}; /* borrowed from the parsed body; p NULL: absent */
 
 struct qn_field {
     const char *name;
     enum qn_field_kind kind;
     enum qn_field_use use;
-    unsigned on;        /* endpoints that know it (bits) */
-    double lo, hi;      /* INT, NUM: both inclusive unless lo_open; STR: most bytes is hi (0: no bound) */
+    unsigned on;   /* endpoints that know it (bits) */
+    double lo, hi; /* INT, NUM: both inclusive unless lo_open; STR: most bytes is hi (0: no bound) */
     int lo_open;
     size_t at;          /* HONOURED: where in the struct: int, int64_t, double, struct qn_chars, const json_t * by kind */
     const char *passes; /* the default as JSON; DEFAULT_ONLY: what passes, alternatives between `|` */

@@ -14,7 +14,8 @@ static const char *const paths[] = {"/v1/chat/completions", "/v1/completions", "
 
 static void check_error(const json_t *e) {
     const json_t *param = json_object_get(e, "param");
-    assert(json_object_size(e) == 4 && json_is_string(json_object_get(e, "message")) && json_is_string(json_object_get(e, "type")));
+    assert(json_object_size(e) == 4 && json_is_string(json_object_get(e, "message")) &&
+           json_is_string(json_object_get(e, "type")));
     assert(json_is_string(json_object_get(e, "code")) && param && (json_is_null(param) || json_is_string(param)));
     assert(json_string_length(json_object_get(e, "message")) < QN_MESSAGE_MAX);
 }
@@ -40,18 +41,62 @@ static void check_stream(const struct got *g) {
 }
 
 static const char *const pool[] = {
-    "null", "true", "false", "0", "1", "2", "3", "-1", "-2", "4", "16", "20", "21", "0.5", "1.0", "1e-30", "1e300", "-0.0", "9223372036854775807",
-    "-9223372036854775808", "\"\"", "\"m\"", "\"none\"", "\"auto\"", "\"a\\u0000b\"", "\"\\u65e5\\ud83d\\ude00\"", "\"<|im_end|>\"", "[]", "{}", "[1]", "[258]",
-    "[259]", "[[1,2],[3]]", "[\"a\",\"b\"]", "[[5,-100],[\"xy\",false]]", "{\"5\":1.5}", "{\"258\":-100,\"0\":100}", "{\"include_usage\":true}",
-    "{\"include_usage\":true,\"continuous_usage_stats\":true}", "{\"type\":\"text\"}", "{\"parse_special\":true}", "{\"deadline_ms\":1}", "{\"k\":\"v\"}",
-    "{\"type\":\"content\",\"content\":\"say\"}", "[{\"role\":\"user\",\"content\":\"x\"}]", "[{\"role\":\"assistant\",\"content\":null}]",
-    "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]", "1023", "1024",
+    "null",
+    "true",
+    "false",
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    "-2",
+    "4",
+    "16",
+    "20",
+    "21",
+    "0.5",
+    "1.0",
+    "1e-30",
+    "1e300",
+    "-0.0",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "\"\"",
+    "\"m\"",
+    "\"none\"",
+    "\"auto\"",
+    "\"a\\u0000b\"",
+    "\"\\u65e5\\ud83d\\ude00\"",
+    "\"<|im_end|>\"",
+    "[]",
+    "{}",
+    "[1]",
+    "[258]",
+    "[259]",
+    "[[1,2],[3]]",
+    "[\"a\",\"b\"]",
+    "[[5,-100],[\"xy\",false]]",
+    "{\"5\":1.5}",
+    "{\"258\":-100,\"0\":100}",
+    "{\"include_usage\":true}",
+    "{\"include_usage\":true,\"continuous_usage_stats\":true}",
+    "{\"type\":\"text\"}",
+    "{\"parse_special\":true}",
+    "{\"deadline_ms\":1}",
+    "{\"k\":\"v\"}",
+    "{\"type\":\"content\",\"content\":\"say\"}",
+    "[{\"role\":\"user\",\"content\":\"x\"}]",
+    "[{\"role\":\"assistant\",\"content\":null}]",
+    "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]",
+    "1023",
+    "1024",
 };
 enum { POOL = sizeof pool / sizeof *pool };
 
 /* data: byte 0 as above, byte 1 'T', then pairs. */
 static void build(struct qn_buf *out, const uint8_t *data, size_t n) {
-    static const char *const base[] = {"\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]", "\"prompt\":\"hi\"", "\"content\":\"hi\"", "\"tokens\":[1]",
+    static const char *const base[] = {"\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]", "\"prompt\":\"hi\"",
+                                       "\"content\":\"hi\"", "\"tokens\":[1]",
                                        "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"};
     unsigned char used[512] = {0};
     qn_buf_printf(out, "{%s", base[data[0] % 5]);
@@ -75,8 +120,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     unsigned pick = data[0];
     struct qn_buf built;
     qn_buf_init(&built, 1 << 20);
-    struct ask q = {.path = paths[pick % 5], .body = (const char *)data + 1, .n_body = n - 1, .type = "application/json",
-                    .feed = pick & 32 ? 7 : 0, .read_max = pick & 64 ? 512 : 65536};
+    struct ask q = {.path = paths[pick % 5],
+                    .body = (const char *)data + 1,
+                    .n_body = n - 1,
+                    .type = "application/json",
+                    .feed = pick & 32 ? 7 : 0,
+                    .read_max = pick & 64 ? 512 : 65536};
     struct got g;
     script_say("say \"\xC3\xA9\xE6\x97\xA5\"\n");
     script.per_poll = pick & 128 ? 1 : 0;
@@ -95,8 +144,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     } else {
         json_t *v = json_loadb(g.body.p, g.body.n, JSON_ALLOW_NUL, NULL);
         assert(v && json_is_object(v));
-        if (g.status != 200) check_error(json_object_get(v, "error"));
-        else assert(!json_object_get(v, "error"));
+        if (g.status != 200)
+            check_error(json_object_get(v, "error"));
+        else
+            assert(!json_object_get(v, "error"));
         json_decref(v);
     }
     kit_done_with(&g);

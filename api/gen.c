@@ -20,7 +20,8 @@ enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 60000 };
 int qn_gen_new(struct qn_exchange *x, const struct qn_shape *shape, size_t n_parts) {
     size_t n = (size_t)x->params.n, n_choices = n_parts * n;
     if (n_choices > QN_CHOICES_MAX)
-        return qn_refuse(&x->refusal, 400, "invalid_value", "n", "Too many choices: %zu prompts times n = %zu; at most %d in all.", n_parts, n, QN_CHOICES_MAX);
+        return qn_refuse(&x->refusal, 400, "invalid_value", "n",
+                         "Too many choices: %zu prompts times n = %zu; at most %d in all.", n_parts, n, QN_CHOICES_MAX);
     struct qn_gen *g = calloc(1, sizeof *g);
     if (!g) return qn_refuse_code(&x->refusal, QN_E_NOMEM, NULL);
     x->gen = g;
@@ -57,13 +58,15 @@ static int fit_part(struct qn_exchange *x, struct qn_part *p) {
         return qn_refuse(&x->refusal, 400, "context_length_exceeded", s->prompt_member,
                          "This model's maximum context length is %d tokens, but the prompt has %zu tokens.", n_ctx, p->ids.n);
     if (asked > rest)
-        return qn_refuse(&x->refusal, 400, "context_length_exceeded", name,
-                         "This model's maximum context length is %d tokens, but %lld were requested (%zu in the prompt and %lld to generate).", n_ctx,
-                         (long long)((int64_t)p->ids.n + asked), p->ids.n, (long long)asked);
+        return qn_refuse(
+            &x->refusal, 400, "context_length_exceeded", name,
+            "This model's maximum context length is %d tokens, but %lld were requested (%zu in the prompt and %lld to generate).",
+            n_ctx, (long long)((int64_t)p->ids.n + asked), p->ids.n, (long long)asked);
     if (asked == QN_ABSENT) asked = s->max_default != QN_ABSENT && s->max_default < rest ? s->max_default : rest;
     if (asked < 0) asked = rest; /* n_predict -1 */
     if (x->params.min_tokens > asked)
-        return qn_refuse(&x->refusal, 400, "integer_above_max_value", "min_tokens", "Invalid 'min_tokens': at most %lld tokens can be generated.", (long long)asked);
+        return qn_refuse(&x->refusal, 400, "integer_above_max_value", "min_tokens",
+                         "Invalid 'min_tokens': at most %lld tokens can be generated.", (long long)asked);
     p->max_tokens = (int)asked;
     return 0;
 }
@@ -184,7 +187,8 @@ void qn_gen_finished(struct qn_part *p, const struct qn_event *ev) {
     qn_metrics_add(m, QN_HIST_INFERENCE, (double)(last - p->start_ns) / 1e9, 1);
     qn_metrics_add(m, QN_HIST_GENERATION, ev->n_output, 1);
     if (c->first_ns) qn_metrics_add(m, QN_HIST_DECODE, (double)(last - c->first_ns) / 1e9, 1);
-    if (ev->n_output > 1 && c->first_ns) qn_metrics_add(m, QN_HIST_TPOT, (double)(last - c->first_ns) / 1e9 / (ev->n_output - 1), 1);
+    if (ev->n_output > 1 && c->first_ns)
+        qn_metrics_add(m, QN_HIST_TPOT, (double)(last - c->first_ns) / 1e9 / (ev->n_output - 1), 1);
 }
 
 void qn_gen_part_over(struct qn_part *p) {
@@ -195,8 +199,10 @@ void qn_gen_part_over(struct qn_part *p) {
 
 int qn_gen_next(struct qn_part *p, struct qn_event *ev) {
     if (!p->st || !qn_stream_next(p->st, ev)) return 0;
-    if (ev->kind == QN_EV_STARTED) note_started(p, ev);
-    else if (ev->kind == QN_EV_TOKEN) note_token(p, ev);
+    if (ev->kind == QN_EV_STARTED)
+        note_started(p, ev);
+    else if (ev->kind == QN_EV_TOKEN)
+        note_token(p, ev);
     return 1;
 }
 
@@ -209,8 +215,11 @@ void qn_gen_usage(const struct qn_gen *g, struct qn_buf *out) {
         cached += g->parts[i].n_cached;
     }
     for (int i = 0; i < g->n_choices; i++) made += g->choices[i].finished ? g->choices[i].n_output : g->choices[i].n_seen;
-    qn_buf_printf(out, "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_tokens\":%lld},"
-                       "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%d,\"rejected_prediction_tokens\":%d}}",
+    qn_buf_printf(out,
+                  "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_"
+                  "tokens\":%lld},"
+                  "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%d,\"rejected_prediction_"
+                  "tokens\":%d}}",
                   prompt, made, prompt + made, cached, g->n_accepted, g->n_rejected);
 }
 
@@ -223,8 +232,10 @@ void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struc
     }
     int own = 0;
     for (int i = 0; c->reason == QN_FINISH_STOP && i < p->n_stop_ids; i++) own |= p->stop_ids[i] == c->stop_id;
-    if (own) qn_buf_printf(out, "%u", c->stop_id);
-    else qn_buf_puts(out, "null");
+    if (own)
+        qn_buf_printf(out, "%u", c->stop_id);
+    else
+        qn_buf_puts(out, "null");
 }
 
 static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
@@ -234,8 +245,10 @@ static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
     qn_buf_printf(out, "%s{\"index\":%d", i ? "," : "", i);
     g->shape->whole(c, p, out);
     qn_buf_puts(out, ",\"logprobs\":");
-    if (x->params.n_logprobs >= 0) qn_lp_write(&p->prompt_lp, &c->lp, g->shape->chat, out);
-    else qn_buf_puts(out, "null");
+    if (x->params.n_logprobs >= 0)
+        qn_lp_write(&p->prompt_lp, &c->lp, g->shape->chat, out);
+    else
+        qn_buf_puts(out, "null");
     qn_buf_putc(out, ',');
     qn_gen_reason(x, c, out);
     qn_buf_putc(out, '}');
@@ -245,7 +258,8 @@ static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
 static void send_whole(struct qn_exchange *x) {
     struct qn_gen *g = x->gen;
     struct qn_buf *out = &x->out;
-    qn_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, g->shape->object, (long long)g->created_s);
+    qn_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, g->shape->object,
+                  (long long)g->created_s);
     qn_json_string(out, x->api->model_name, strlen(x->api->model_name));
     qn_buf_puts(out, ",\"choices\":[");
     for (int i = 0; i < g->n_choices; i++) put_choice(x, i, out);
@@ -359,9 +373,11 @@ static void make_id(struct qn_exchange *x) {
     struct qn_api *a = x->api;
     struct qn_gen *g = x->gen;
     a->n_ids++;
-    if (a->plain_ids) snprintf(g->id, sizeof g->id, "%s%024llu", g->shape->id_prefix, (unsigned long long)a->n_ids);
-    else snprintf(g->id, sizeof g->id, "%s%016llx%08llx", g->shape->id_prefix, (unsigned long long)qn_api_draw(a, 0),
-                  (unsigned long long)(qn_api_draw(a, 1) & 0xFFFFFFFFu));
+    if (a->plain_ids)
+        snprintf(g->id, sizeof g->id, "%s%024llu", g->shape->id_prefix, (unsigned long long)a->n_ids);
+    else
+        snprintf(g->id, sizeof g->id, "%s%016llx%08llx", g->shape->id_prefix, (unsigned long long)qn_api_draw(a, 0),
+                 (unsigned long long)(qn_api_draw(a, 1) & 0xFFFFFFFFu));
     g->created_s = qn_clock_wall_ns() / QN_S;
     a->metrics.open_streams++;
 }

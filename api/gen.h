@@ -10,10 +10,10 @@
 #include "api/logprobs.h"
 
 struct qn_choice {
-    struct qn_buf text;         /* whole answers only */
-    struct qn_lp lp;            /* the same; streamed: scratch of one record */
-    size_t chars;               /* characters of text so far, for text_offset */
-    int opened;                 /* streamed: the role, or the echoed prompt, was sent */
+    struct qn_buf text; /* whole answers only */
+    struct qn_lp lp;    /* the same; streamed: scratch of one record */
+    size_t chars;       /* characters of text so far, for text_offset */
+    int opened;         /* streamed: the role, or the echoed prompt, was sent */
     int finished, stop_index, n_seen, n_output;
     enum qn_finish reason;
     uint32_t stop_id;
@@ -22,12 +22,12 @@ struct qn_choice {
 
 struct qn_part {
     struct qn_exchange *x;
-    struct qn_stream *st;       /* NULL: not submitted, or done with */
+    struct qn_stream *st; /* NULL: not submitted, or done with */
     struct qn_ids ids;
-    struct qn_buf echo;         /* completions with echo: the prompt's text */
+    struct qn_buf echo; /* completions with echo: the prompt's text */
     struct qn_lp prompt_lp;
     int max_tokens, started, n_cached, n_finished, has_ev;
-    struct qn_event ev;         /* streamed: read, but not written yet */
+    struct qn_event ev; /* streamed: read, but not written yet */
     int64_t submit_ns, start_ns;
 };
 
@@ -36,7 +36,7 @@ struct qn_shape {
     const char *id_prefix, *object, *chunk_object, *prompt_member;
     /* A chunk's choice is  {"index":N  + what is sent +  ,"logprobs":…,"finish_reason":…}  */
     const char *text_open, *text_close, *first, *last;
-    int64_t max_default;        /* QN_ABSENT: to the context's end */
+    int64_t max_default; /* QN_ABSENT: to the context's end */
     /* The middle of a whole choice: after {"index":N and before ,"logprobs": */
     void (*whole)(const struct qn_choice *c, const struct qn_part *p, struct qn_buf *out);
 };
@@ -53,10 +53,10 @@ struct qn_gen {
     char id[64];
     int64_t created_s, first_ns;
     int n_started, n_accepted, n_rejected;
-    enum qn_gen_over over;      /* nothing more will be made; streamed: the tail lies in carry */
-    struct qn_buf head;         /* data: {"id":…,"choices":[{"index":  */
-    struct qn_buf tail;         /* ,"logprobs":null,"finish_reason":null}]… of a plain text chunk, without usage */
-    struct qn_buf carry;        /* bytes that did not fit into the reader's buffer */
+    enum qn_gen_over over; /* nothing more will be made; streamed: the tail lies in carry */
+    struct qn_buf head;    /* data: {"id":…,"choices":[{"index":  */
+    struct qn_buf tail;    /* ,"logprobs":null,"finish_reason":null}]… of a plain text chunk, without usage */
+    struct qn_buf carry;   /* bytes that did not fit into the reader's buffer */
     size_t carry_at;
     int want_ping;
     int64_t last_write_ns;
@@ -67,17 +67,17 @@ int qn_gen_new(struct qn_exchange *x, const struct qn_shape *shape, size_t n_par
 /* The ids are in place: output bounds against the context. */
 int qn_gen_fit(struct qn_exchange *x);
 void qn_gen_tick(struct qn_exchange *x, int64_t now_ns);
-void qn_gen_stop(struct qn_exchange *x);    /* closes every stream */
+void qn_gen_stop(struct qn_exchange *x); /* closes every stream */
 void qn_gen_free(struct qn_exchange *x);
 long qn_gen_read(struct qn_exchange *x, char *to, size_t max);
 
 /* Between gen.c and chunks.c. */
-int qn_gen_next(struct qn_part *p, struct qn_event *ev);    /* qn_stream_next, with the figures noted */
+int qn_gen_next(struct qn_part *p, struct qn_event *ev); /* qn_stream_next, with the figures noted */
 void qn_gen_finished(struct qn_part *p, const struct qn_event *ev);
-void qn_gen_part_over(struct qn_part *p);                   /* closes its stream when all its choices are finished */
+void qn_gen_part_over(struct qn_part *p); /* closes its stream when all its choices are finished */
 void qn_gen_usage(const struct qn_gen *g, struct qn_buf *out);
 /* "finish_reason":"stop","stop_reason":… of a finished choice. */
 void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struct qn_buf *out);
-int qn_gen_chunks_open(struct qn_exchange *x);              /* renders head and tail */
+int qn_gen_chunks_open(struct qn_exchange *x); /* renders head and tail */
 
 #endif

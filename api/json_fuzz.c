@@ -6,7 +6,10 @@
 
 #include "api/json_guard.h"
 
-struct size { int depth; long values; };
+struct size {
+    int depth;
+    long values;
+};
 
 /* Depth is bounded by the guard, so this may recurse. */
 static struct size measure(const json_t *v) {
@@ -15,11 +18,11 @@ static struct size measure(const json_t *v) {
     json_t *e;
     size_t i;
     int deepest = 0;
-#define ADD()                                                   \
-    do {                                                        \
-        struct size in = measure(e);                            \
-        if (in.depth > deepest) deepest = in.depth;             \
-        s.values += in.values;                                  \
+#define ADD()                                                                                                                    \
+    do {                                                                                                                         \
+        struct size in = measure(e);                                                                                             \
+        if (in.depth > deepest) deepest = in.depth;                                                                              \
+        s.values += in.values;                                                                                                   \
     } while (0)
     if (json_is_array(v)) json_array_foreach(v, i, e) ADD();
     if (json_is_object(v)) json_object_foreach((json_t *)(uintptr_t)v, k, e) ADD();

@@ -13,7 +13,17 @@ static size_t skip_string(const char *p, size_t n, size_t i) {
 
 static int in_scalar(char c) {
     switch (c) {
-    case '"': case '{': case '}': case '[': case ']': case ',': case ':': case ' ': case '\t': case '\r': case '\n': return 0;
+    case '"':
+    case '{':
+    case '}':
+    case '[':
+    case ']':
+    case ',':
+    case ':':
+    case ' ':
+    case '\t':
+    case '\r':
+    case '\n': return 0;
     default: return 1;
     }
 }
@@ -28,12 +38,14 @@ int qn_json_guard(const char *p, size_t n, int depth_max, long nodes_max, size_t
             i = skip_string(p, n, i);
             nodes++;
             break;
-        case '{': case '[':
+        case '{':
+        case '[':
             depth++;
             nodes++;
             i++;
             break;
-        case '}': case ']':
+        case '}':
+        case ']':
             depth--;
             i++;
             break;
@@ -41,7 +53,11 @@ int qn_json_guard(const char *p, size_t n, int depth_max, long nodes_max, size_t
             nodes--;
             i++;
             break;
-        case ',': case ' ': case '\t': case '\r': case '\n': i++; break;
+        case ',':
+        case ' ':
+        case '\t':
+        case '\r':
+        case '\n': i++; break;
         default:
             while (i < n && in_scalar(p[i])) i++;
             nodes++;
@@ -54,7 +70,10 @@ int qn_json_guard(const char *p, size_t n, int depth_max, long nodes_max, size_t
     return 0;
 }
 
-static const struct { enum json_error_code code; const char *text; } why[] = {
+static const struct {
+    enum json_error_code code;
+    const char *text;
+} why[] = {
     {json_error_duplicate_key, "an object has the same key twice"},
     {json_error_invalid_utf8, "the body is not valid UTF-8"},
     {json_error_premature_end_of_input, "the body ends too early"},
@@ -76,13 +95,14 @@ int qn_json_parse(json_t **out, const char *p, size_t n, struct qn_refusal *r) {
     size_t at = 0;
     if (n == 0) return qn_refuse(r, 400, "invalid_json", NULL, "The body is empty; a JSON object is needed.");
     if (qn_json_guard(p, n, QN_JSON_DEPTH_MAX, QN_JSON_NODES_MAX, &at) < 0)
-        return qn_refuse(r, 400, "invalid_json", NULL, "The body nests deeper than %d levels or holds more than %d values (byte %zu).",
-                         QN_JSON_DEPTH_MAX, QN_JSON_NODES_MAX, at);
+        return qn_refuse(r, 400, "invalid_json", NULL,
+                         "The body nests deeper than %d levels or holds more than %d values (byte %zu).", QN_JSON_DEPTH_MAX,
+                         QN_JSON_NODES_MAX, at);
     json_error_t e = {0};
     json_t *v = json_loadb(p, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
     if (!v)
-        return qn_refuse(r, 400, "invalid_json", NULL, "The body cannot be parsed as JSON: %s (line %d, column %d, byte %d).", reason(&e),
-                         e.line, e.column, e.position);
+        return qn_refuse(r, 400, "invalid_json", NULL, "The body cannot be parsed as JSON: %s (line %d, column %d, byte %d).",
+                         reason(&e), e.line, e.column, e.position);
     if (!json_is_object(v)) {
         json_decref(v);
         return qn_refuse(r, 400, "invalid_json", NULL, "The body is not a JSON object.");

@@ -33,7 +33,9 @@ void qn_lp_reset(struct qn_lp *l) {
     l->n = 0;
 }
 
-int qn_lp_failed(const struct qn_lp *l) { return l->tokens.failed || l->values.failed || l->tops.failed || l->offsets.failed; }
+int qn_lp_failed(const struct qn_lp *l) {
+    return l->tokens.failed || l->values.failed || l->tops.failed || l->offsets.failed;
+}
 
 size_t qn_lp_chars(const struct qn_tokenizer *tok, uint32_t id, int hide_special) {
     size_t n, chars = 0;
@@ -113,7 +115,8 @@ static void add_plain(struct qn_lp *l, const struct qn_tokenizer *tok, uint32_t 
     }
 }
 
-void qn_lp_add(struct qn_lp *l, const struct qn_tokenizer *tok, int chat, uint32_t id, const struct qn_logprobs *lp, size_t offset) {
+void qn_lp_add(struct qn_lp *l, const struct qn_tokenizer *tok, int chat, uint32_t id, const struct qn_logprobs *lp,
+               size_t offset) {
     if (l->n++) {
         qn_buf_putc(&l->tokens, ',');
         if (!chat) {
@@ -122,8 +125,10 @@ void qn_lp_add(struct qn_lp *l, const struct qn_tokenizer *tok, int chat, uint32
             qn_buf_putc(&l->offsets, ',');
         }
     }
-    if (chat) add_chat(l, tok, id, lp);
-    else add_plain(l, tok, id, lp, offset);
+    if (chat)
+        add_chat(l, tok, id, lp);
+    else
+        add_plain(l, tok, id, lp, offset);
 }
 
 static void put_list(struct qn_buf *out, const char *name, const struct qn_buf *before, const struct qn_buf *b) {

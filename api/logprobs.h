@@ -7,7 +7,7 @@
 #include "engine/engine.h"
 
 struct qn_lp {
-    struct qn_buf tokens;   /* chat: the objects; completions: the strings */
+    struct qn_buf tokens;                /* chat: the objects; completions: the strings */
     struct qn_buf values, tops, offsets; /* completions */
     size_t n;
 };
@@ -17,7 +17,8 @@ void qn_lp_done(struct qn_lp *l);
 void qn_lp_reset(struct qn_lp *l);
 int qn_lp_failed(const struct qn_lp *l);
 /* `offset`: characters of text before this token (completions). */
-void qn_lp_add(struct qn_lp *l, const struct qn_tokenizer *tok, int chat, uint32_t id, const struct qn_logprobs *lp, size_t offset);
+void qn_lp_add(struct qn_lp *l, const struct qn_tokenizer *tok, int chat, uint32_t id, const struct qn_logprobs *lp,
+               size_t offset);
 /* The object that stands after "logprobs":. before: a prompt's, or NULL. */
 void qn_lp_write(const struct qn_lp *before, const struct qn_lp *l, int chat, struct qn_buf *out);
 /* Characters that the token adds to a text (a character cut between tokens counts where it begins). */

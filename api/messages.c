@@ -28,16 +28,20 @@ static int need_string(const json_t *obj, const char *name, const char *path, st
 
 static int check_part(const json_t *part, const char *path, int assistant, struct qn_refusal *r) {
     char param[QN_PARAM_MAX];
-    static const char *const media[] = {"image_url", "input_image", "input_audio", "video_url", "input_video", "audio_url", "file", "input_file"};
+    static const char *const media[] = {"image_url",   "input_image", "input_audio", "video_url",
+                                        "input_video", "audio_url",   "file",        "input_file"};
     if (!json_is_object(part)) return qn_refuse_type(r, path, "an object", part);
     int rc = need_string(part, "type", path, r);
     if (rc < 0) return rc;
     const char *type = json_string_value(json_object_get(part, "type"));
-    if (!strcmp(type, "text") || !strcmp(type, "input_text") || !strcmp(type, "output_text")) return need_string(part, "text", path, r);
+    if (!strcmp(type, "text") || !strcmp(type, "input_text") || !strcmp(type, "output_text"))
+        return need_string(part, "text", path, r);
     if (!strcmp(type, "refusal") && assistant) return need_string(part, "refusal", path, r);
     snprintf(param, sizeof param, "%.140s.type", path);
     for (size_t i = 0; i < sizeof media / sizeof *media; i++)
-        if (!strcmp(type, media[i])) return qn_refuse(r, 400, "unsupported_value", param, "This model takes text only: content parts of type '%s' are not supported.", type);
+        if (!strcmp(type, media[i]))
+            return qn_refuse(r, 400, "unsupported_value", param,
+                             "This model takes text only: content parts of type '%s' are not supported.", type);
     return qn_refuse(r, 400, "invalid_value", param, "Invalid value for '%s': the supported type is 'text'.", param);
 }
 
@@ -53,8 +57,11 @@ static int check_content(const json_t *msg, const char *role, const char *path, 
     if (json_is_string(c)) return 0;
     if (!json_is_array(c)) return qn_refuse_type(r, param, "a string or an array of content parts", c);
     size_t n = json_array_size(c);
-    if (n == 0 && !assistant) return qn_refuse(r, 400, "empty_array", param, "Invalid '%s': empty array. Expected at least one content part.", param);
-    if (n > PARTS_MAX) return qn_refuse(r, 400, "array_above_max_length", param, "Invalid '%s': array too long. Expected at most %d, but got %zu.", param, PARTS_MAX, n);
+    if (n == 0 && !assistant)
+        return qn_refuse(r, 400, "empty_array", param, "Invalid '%s': empty array. Expected at least one content part.", param);
+    if (n > PARTS_MAX)
+        return qn_refuse(r, 400, "array_above_max_length", param,
+                         "Invalid '%s': array too long. Expected at most %d, but got %zu.", param, PARTS_MAX, n);
     for (size_t i = 0; i < n; i++) {
         snprintf(param, sizeof param, "%s.content[%zu]", path, i);
         int rc = check_part(json_array_get(c, i), param, assistant, r);
@@ -70,7 +77,8 @@ static int check_calls(const json_t *msg, const char *path, struct qn_refusal *r
     snprintf(param, sizeof param, "%s.tool_calls", path);
     if (!json_is_array(calls)) return qn_refuse_type(r, param, "an array", calls);
     if (json_array_size(calls) > CALLS_MAX)
-        return qn_refuse(r, 400, "array_above_max_length", param, "Invalid '%s': array too long. Expected at most %d.", param, CALLS_MAX);
+        return qn_refuse(r, 400, "array_above_max_length", param, "Invalid '%s': array too long. Expected at most %d.", param,
+                         CALLS_MAX);
     for (size_t i = 0; i < json_array_size(calls); i++) {
         const json_t *call = json_array_get(calls, i), *f = json_object_get(call, "function");
         snprintf(param, sizeof param, "%s.tool_calls[%zu]", path, i);
@@ -83,7 +91,8 @@ static int check_calls(const json_t *msg, const char *path, struct qn_refusal *r
         if (rc < 0) return rc;
         const json_t *args = json_object_get(f, "arguments"); /* peers also send the object itself */
         snprintf(param, sizeof param, "%.140s.arguments", sub);
-        if (args && !json_is_string(args) && !json_is_object(args) && !json_is_null(args)) return qn_refuse_type(r, param, "a string", args);
+        if (args && !json_is_string(args) && !json_is_object(args) && !json_is_null(args))
+            return qn_refuse_type(r, param, "a string", args);
     }
     return 0;
 }
@@ -98,7 +107,10 @@ static int check_message(const json_t *msg, const char *path, struct qn_refusal 
     while (k < sizeof roles / sizeof *roles && strcmp(role, roles[k])) k++;
     snprintf(param, sizeof param, "%s.role", path);
     if (k == sizeof roles / sizeof *roles)
-        return qn_refuse(r, 400, "invalid_value", param, "Invalid value for '%s'. Supported values are: 'developer', 'system', 'user', 'assistant', 'tool', and 'function'.", param);
+        return qn_refuse(
+            r, 400, "invalid_value", param,
+            "Invalid value for '%s'. Supported values are: 'developer', 'system', 'user', 'assistant', 'tool', and 'function'.",
+            param);
     const json_t *name = json_object_get(msg, "name");
     snprintf(param, sizeof param, "%s.name", path);
     if (name && !json_is_string(name) && !json_is_null(name)) return qn_refuse_type(r, param, "a string", name);
@@ -112,9 +124,11 @@ int qn_messages_check(const json_t *messages, struct qn_refusal *r) {
     if (!messages) return missing(r, "messages");
     if (!json_is_array(messages)) return qn_refuse_type(r, "messages", "an array of objects", messages);
     size_t n = json_array_size(messages);
-    if (n == 0) return qn_refuse(r, 400, "empty_array", "messages", "Invalid 'messages': empty array. Expected at least one message.");
+    if (n == 0)
+        return qn_refuse(r, 400, "empty_array", "messages", "Invalid 'messages': empty array. Expected at least one message.");
     if (n > MESSAGES_MAX)
-        return qn_refuse(r, 400, "array_above_max_length", "messages", "Invalid 'messages': array too long. Expected at most %d, but got %zu.", MESSAGES_MAX, n);
+        return qn_refuse(r, 400, "array_above_max_length", "messages",
+                         "Invalid 'messages': array too long. Expected at most %d, but got %zu.", MESSAGES_MAX, n);
     for (size_t i = 0; i < n; i++) {
         char path[PATH_MAX_];
         snprintf(path, sizeof path, "messages[%zu]", i);
@@ -134,23 +148,28 @@ static int make_kwargs(struct qn_exchange *x, json_t **out) {
     *out = p->kwargs ? json_copy((json_t *)(uintptr_t)p->kwargs) : json_object();
     if (!*out) return qn_refuse_code(&x->refusal, QN_E_NOMEM, NULL);
     int thinking = p->enable_thinking >= 0 ? p->enable_thinking : none ? 0 : -1;
-    if (thinking >= 0 && !json_object_get(*out, "enable_thinking")) json_object_set_new(*out, "enable_thinking", json_boolean(thinking));
+    if (thinking >= 0 && !json_object_get(*out, "enable_thinking"))
+        json_object_set_new(*out, "enable_thinking", json_boolean(thinking));
     if (!e->p || none) return 0;
     if (!qn_template_mentions(x->api->tmpl, "reasoning_effort")) {
         json_decref(*out);
         *out = NULL;
-        return qn_refuse(&x->refusal, 400, "unsupported_value", "reasoning_effort", "'reasoning_effort' is not supported by this model: leave it out or send \"none\".");
+        return qn_refuse(&x->refusal, 400, "unsupported_value", "reasoning_effort",
+                         "'reasoning_effort' is not supported by this model: leave it out or send \"none\".");
     }
     if (!json_object_get(*out, "reasoning_effort")) json_object_set_new(*out, "reasoning_effort", json_stringn(e->p, e->n));
     return 0;
 }
 
 static int too_long(struct qn_refusal *r, int n_ctx, size_t most) {
-    return qn_refuse(r, 400, "context_length_exceeded", NULL, "This model's maximum context length is %d tokens, but the prompt has more than %zu.", n_ctx, most);
+    return qn_refuse(r, 400, "context_length_exceeded", NULL,
+                     "This model's maximum context length is %d tokens, but the prompt has more than %zu.", n_ctx, most);
 }
 
 /* Counting far past the context costs time and tells nobody anything new. */
-static size_t ids_most(const struct qn_api *a) { return (size_t)a->info->n_ctx * 4 + 1024; }
+static size_t ids_most(const struct qn_api *a) {
+    return (size_t)a->info->n_ctx * 4 + 1024;
+}
 
 static int encode(const struct qn_api *a, const struct qn_text *text, unsigned flags, struct qn_ids *ids, struct qn_refusal *r) {
     struct qn_err err = {0};
@@ -167,7 +186,9 @@ int qn_messages_prompt(struct qn_exchange *x, struct qn_rendered *text, struct q
     if (rc == 0) rc = make_kwargs(x, &kwargs);
     if (rc < 0) return rc;
     struct qn_template_input in = {
-        .messages = p->messages, .tools = p->tools && json_array_size(p->tools) ? p->tools : NULL, .kwargs = kwargs,
+        .messages = p->messages,
+        .tools = p->tools && json_array_size(p->tools) ? p->tools : NULL,
+        .kwargs = kwargs,
         .documents = p->documents && json_array_size(p->documents) ? p->documents : NULL,
         .continue_final_message = p->continue_final_message == 1,
         .add_generation_prompt = p->add_generation_prompt >= 0 ? p->add_generation_prompt : p->continue_final_message != 1,
@@ -182,7 +203,8 @@ int qn_messages_prompt(struct qn_exchange *x, struct qn_rendered *text, struct q
     }
     if (!ids) return 0;
     int add = p->add_special_tokens >= 0 ? p->add_special_tokens : !qn_template_writes_bos(x->api->tmpl);
-    struct qn_text t = {.p = text->text.p ? text->text.p : "", .n = text->text.n, .trusted = text->trusted, .n_trusted = text->n_trusted};
+    struct qn_text t = {
+        .p = text->text.p ? text->text.p : "", .n = text->text.n, .trusted = text->trusted, .n_trusted = text->n_trusted};
     rc = encode(x->api, &t, add ? QN_TOK_ADD_SPECIAL : 0, ids, &x->refusal);
     if (rc < 0) qn_rendered_done(text);
     return rc;
@@ -190,7 +212,8 @@ int qn_messages_prompt(struct qn_exchange *x, struct qn_rendered *text, struct q
 
 /* --- plain prompts and ids ---------------------------------------------------------------------------------------- */
 
-int qn_plain_ids(const struct qn_api *a, const char *s, size_t n, int add_special, int parse_special, struct qn_ids *ids, struct qn_refusal *r) {
+int qn_plain_ids(const struct qn_api *a, const char *s, size_t n, int add_special, int parse_special, struct qn_ids *ids,
+                 struct qn_refusal *r) {
     struct qn_range all = {0, n};
     struct qn_text t = {.p = s, .n = n, .trusted = parse_special ? &all : NULL, .n_trusted = parse_special ? 1 : 0};
     return encode(a, &t, add_special ? QN_TOK_ADD_SPECIAL : 0, ids, r);

@@ -5,29 +5,43 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double ttft[] = {.001, .002, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
-static const double itl[] = {.0005, .001, .002, .005, .01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
-static const double latency[] = {.001, .005, .01, .05, .1, .3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
-static const double tokens[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
+static const double ttft[] = {.001, .002, .005, .01, .02, .04, .06, .08, .1,  .25, .5,  .75,
+                              1,    2.5,  5,    7.5, 10,  20,  40,  80,  160, 640, 2560};
+static const double itl[] = {.0005, .001, .002, .005, .01, .025, .05, .075, .1, .15, .2, .3,
+                             .4,    .5,   .75,  1,    2.5, 5,    7.5, 10,   20, 40,  80};
+static const double latency[] = {.001, .005, .01, .05, .1, .3, .5, .8,  1,   1.5, 2,   2.5,  5,
+                                 10,   15,   20,  30,  40, 50, 60, 120, 240, 480, 960, 1920, 7680};
+static const double tokens[] = {1,    2,    5,     10,    20,    50,     100,    200,    500,    1000,
+                                2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
 static const double few[] = {1, 2, 5, 10, 20, 50, 100};
 
 #define BOUNDS(a) a, sizeof a / sizeof *a
-static const struct { const char *vllm, *own, *help; const double *bound; size_t n; } hists[QN_HISTS] = {
+static const struct {
+    const char *vllm, *own, *help;
+    const double *bound;
+    size_t n;
+} hists[QN_HISTS] = {
     [QN_HIST_TTFT] = {"time_to_first_token_seconds", "ttft_seconds", "From the request's head to its first token.", BOUNDS(ttft)},
     [QN_HIST_ITL] = {"inter_token_latency_seconds", "itl_seconds", "Between two tokens of one answer.", BOUNDS(itl)},
-    [QN_HIST_TPOT] = {"request_time_per_output_token_seconds", "tpot_seconds", "Mean time of a token after the first, for each answer.", BOUNDS(itl)},
+    [QN_HIST_TPOT] = {"request_time_per_output_token_seconds", "tpot_seconds",
+                      "Mean time of a token after the first, for each answer.", BOUNDS(itl)},
     [QN_HIST_E2E] = {"e2e_request_latency_seconds", "e2e_seconds", "From the request's head to its last token.", BOUNDS(latency)},
     [QN_HIST_QUEUE] = {"request_queue_time_seconds", "queue_seconds", "From submission to the first step.", BOUNDS(latency)},
-    [QN_HIST_PREFILL] = {"request_prefill_time_seconds", "prefill_seconds", "From the first step to the first token.", BOUNDS(latency)},
+    [QN_HIST_PREFILL] = {"request_prefill_time_seconds", "prefill_seconds", "From the first step to the first token.",
+                         BOUNDS(latency)},
     [QN_HIST_DECODE] = {"request_decode_time_seconds", "decode_seconds", "From the first token to the last.", BOUNDS(latency)},
-    [QN_HIST_INFERENCE] = {"request_inference_time_seconds", "inference_seconds", "From the first step to the last token.", BOUNDS(latency)},
+    [QN_HIST_INFERENCE] = {"request_inference_time_seconds", "inference_seconds", "From the first step to the last token.",
+                           BOUNDS(latency)},
     [QN_HIST_PROMPT] = {"request_prompt_tokens", "request_prompt_tokens", "Prompt tokens of a request.", BOUNDS(tokens)},
     [QN_HIST_GENERATION] = {"request_generation_tokens", "request_generation_tokens", "Tokens of an answer.", BOUNDS(tokens)},
     [QN_HIST_PARAM_N] = {"request_params_n", "request_params_n", "n of a request.", BOUNDS(few)},
-    [QN_HIST_PARAM_MAX] = {"request_params_max_tokens", "request_params_max_tokens", "Output bound of a request.", BOUNDS(tokens)},
+    [QN_HIST_PARAM_MAX] = {"request_params_max_tokens", "request_params_max_tokens", "Output bound of a request.",
+                           BOUNDS(tokens)},
 };
 
-void qn_metrics_init(struct qn_metrics *m) { memset(m, 0, sizeof *m); }
+void qn_metrics_init(struct qn_metrics *m) {
+    memset(m, 0, sizeof *m);
+}
 
 void qn_metrics_add(struct qn_metrics *m, enum qn_hist_id id, double v, uint64_t times) {
     struct qn_histogram *h = &m->hist[id];
@@ -39,8 +53,10 @@ void qn_metrics_add(struct qn_metrics *m, enum qn_hist_id id, double v, uint64_t
 }
 
 void qn_metrics_refused(struct qn_metrics *m, int status) {
-    if (status >= 500) m->refused_we++;
-    else m->refused_you++;
+    if (status >= 500)
+        m->refused_we++;
+    else
+        m->refused_you++;
 }
 
 /* --- the text ----------------------------------------------------------------------------------------------------- */
@@ -74,7 +90,8 @@ static void plain(const struct text *t, const char *type, const char *name, cons
     one(t, name, "", v);
 }
 
-static void histogram(const struct text *t, const char *prefix, const char *name, enum qn_hist_id id, const struct qn_histogram *h) {
+static void histogram(const struct text *t, const char *prefix, const char *name, enum qn_hist_id id,
+                      const struct qn_histogram *h) {
     char full[96], series[112], le[48];
     snprintf(full, sizeof full, "%s%s", prefix, name);
     head(t, full, "histogram", hists[id].help);
@@ -82,8 +99,10 @@ static void histogram(const struct text *t, const char *prefix, const char *name
     snprintf(series, sizeof series, "%s_bucket", full);
     for (size_t b = 0; b <= hists[id].n; b++) {
         sum += h->bucket[b];
-        if (b < hists[id].n) snprintf(le, sizeof le, "le=\"%g\"", hists[id].bound[b]);
-        else snprintf(le, sizeof le, "le=\"+Inf\"");
+        if (b < hists[id].n)
+            snprintf(le, sizeof le, "le=\"%g\"", hists[id].bound[b]);
+        else
+            snprintf(le, sizeof le, "le=\"+Inf\"");
         one(t, series, le, (double)sum);
     }
     snprintf(series, sizeof series, "%s_sum", full);
@@ -101,7 +120,10 @@ static void finishes(const struct text *t, const char *name, const struct qn_eng
 }
 
 static void engine_rows(const struct text *t, const struct qn_engine_stats *s, const struct qn_engine_info *info) {
-    const struct { const char *type, *own, *vllm, *help; double v; } rows[] = {
+    const struct {
+        const char *type, *own, *vllm, *help;
+        double v;
+    } rows[] = {
         {"gauge", "quern_requests_running", "vllm:num_requests_running", "Sequences in the batch.", s->running},
         {"gauge", "quern_requests_waiting", "vllm:num_requests_waiting", "Requests that have not started.", s->waiting},
         {"gauge", "quern_waiting_tokens", NULL, "Prompt tokens of requests that have not started.", (double)s->waiting_tokens},
@@ -110,15 +132,22 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
         {"gauge", "quern_kv_blocks_cached", NULL, "KV blocks that only the prefix cache keeps.", s->kv_cached},
         {"gauge", "quern_kv_blocks_total", NULL, "KV blocks of the pool.", s->kv_total},
         {"counter", "quern_steps_total", NULL, "Steps of the engine.", (double)s->steps},
-        {"counter", "quern_prompt_tokens_total", "vllm:prompt_tokens_total", "Prompt tokens of started requests.", (double)s->prompt_tokens},
-        {"counter", "quern_cached_tokens_total", "vllm:prompt_tokens_cached_total", "Prompt tokens found in the prefix cache.", (double)s->cached_tokens},
+        {"counter", "quern_prompt_tokens_total", "vllm:prompt_tokens_total", "Prompt tokens of started requests.",
+         (double)s->prompt_tokens},
+        {"counter", "quern_cached_tokens_total", "vllm:prompt_tokens_cached_total", "Prompt tokens found in the prefix cache.",
+         (double)s->cached_tokens},
         {"counter", "quern_output_tokens_total", "vllm:generation_tokens_total", "Tokens sampled.", (double)s->output_tokens},
-        {"counter", "quern_prefix_queries_total", "vllm:prefix_cache_queries_total", "Tokens looked up in the prefix cache.", (double)s->prefix_queries},
-        {"counter", "quern_prefix_hits_total", "vllm:prefix_cache_hits_total", "Tokens found in the prefix cache.", (double)s->prefix_hits},
-        {"counter", "quern_preemptions_total", "vllm:num_preemptions_total", "Sequences that gave up their blocks.", (double)s->preemptions},
+        {"counter", "quern_prefix_queries_total", "vllm:prefix_cache_queries_total", "Tokens looked up in the prefix cache.",
+         (double)s->prefix_queries},
+        {"counter", "quern_prefix_hits_total", "vllm:prefix_cache_hits_total", "Tokens found in the prefix cache.",
+         (double)s->prefix_hits},
+        {"counter", "quern_preemptions_total", "vllm:num_preemptions_total", "Sequences that gave up their blocks.",
+         (double)s->preemptions},
         {"counter", "quern_spec_drafts_total", "vllm:spec_decode_num_drafts_total", "Drafts verified.", (double)s->spec_drafts},
-        {"counter", "quern_spec_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total", "Tokens guessed.", (double)s->spec_draft_tokens},
-        {"counter", "quern_spec_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total", "Guesses that came true.", (double)s->spec_accepted_tokens},
+        {"counter", "quern_spec_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total", "Tokens guessed.",
+         (double)s->spec_draft_tokens},
+        {"counter", "quern_spec_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total", "Guesses that came true.",
+         (double)s->spec_accepted_tokens},
         {"gauge", "quern_step_ms", NULL, "Moving average of a step's time.", s->step_ms_mean},
         {"gauge", "quern_prefill_tokens_per_second", NULL, "Moving average.", s->prefill_tok_s},
         {"gauge", "quern_decode_tokens_per_second", NULL, "Moving average.", s->decode_tok_s},
@@ -139,7 +168,8 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
     one(t, "vllm:lora_requests_info", "max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"", 0);
 }
 
-void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const char *model, const char *version, struct qn_buf *out) {
+void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const char *model, const char *version,
+                     struct qn_buf *out) {
     struct text t = {.out = out};
     struct qn_engine_stats s;
     char extra[96];

@@ -16,8 +16,19 @@ struct qn_histogram {
 };
 
 enum qn_hist_id {
-    QN_HIST_TTFT, QN_HIST_ITL, QN_HIST_TPOT, QN_HIST_E2E, QN_HIST_QUEUE, QN_HIST_PREFILL, QN_HIST_DECODE, QN_HIST_INFERENCE,
-    QN_HIST_PROMPT, QN_HIST_GENERATION, QN_HIST_PARAM_N, QN_HIST_PARAM_MAX, QN_HISTS,
+    QN_HIST_TTFT,
+    QN_HIST_ITL,
+    QN_HIST_TPOT,
+    QN_HIST_E2E,
+    QN_HIST_QUEUE,
+    QN_HIST_PREFILL,
+    QN_HIST_DECODE,
+    QN_HIST_INFERENCE,
+    QN_HIST_PROMPT,
+    QN_HIST_GENERATION,
+    QN_HIST_PARAM_N,
+    QN_HIST_PARAM_MAX,
+    QN_HISTS,
 };
 
 struct qn_metrics {
@@ -31,6 +42,7 @@ void qn_metrics_init(struct qn_metrics *m);
 void qn_metrics_add(struct qn_metrics *m, enum qn_hist_id id, double v, uint64_t times);
 void qn_metrics_refused(struct qn_metrics *m, int status);
 /* Appends the exposition (text format 0.0.4). */
-void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const char *model, const char *version, struct qn_buf *out);
+void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const char *model, const char *version,
+                     struct qn_buf *out);
 
 #endif

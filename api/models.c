@@ -7,7 +7,9 @@
 #include "api/exchange.h"
 #include "api/json_out.h"
 
-static void put_str(struct qn_buf *out, const char *s) { qn_json_string(out, s, strlen(s)); }
+static void put_str(struct qn_buf *out, const char *s) {
+    qn_json_string(out, s, strlen(s));
+}
 
 static void put_model(const struct qn_api *a, struct qn_buf *out) {
     const struct qn_engine_info *i = a->info;
@@ -15,10 +17,13 @@ static void put_model(const struct qn_api *a, struct qn_buf *out) {
     put_str(out, a->model_name);
     qn_buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"quern\",\"root\":", (long long)a->created_s);
     put_str(out, a->model_name);
-    qn_buf_printf(out, ",\"parent\":null,\"max_model_len\":%d,\"context_length\":%d,\"permission\":[],"
-                       "\"architecture\":{\"input_modalities\":[\"text\"],\"output_modalities\":[\"text\"]},\"status\":{\"value\":\"loaded\"},"
-                       "\"meta\":{\"n_vocab\":%u,\"n_ctx\":%d,\"n_ctx_train\":%d,\"n_embd\":%d,\"n_params\":%llu,\"size\":%llu}}",
-                  i->n_ctx, i->n_ctx, i->n_vocab, i->n_ctx, i->n_ctx_train, i->d_model, (unsigned long long)i->n_params, (unsigned long long)i->weight_bytes);
+    qn_buf_printf(
+        out,
+        ",\"parent\":null,\"max_model_len\":%d,\"context_length\":%d,\"permission\":[],"
+        "\"architecture\":{\"input_modalities\":[\"text\"],\"output_modalities\":[\"text\"]},\"status\":{\"value\":\"loaded\"},"
+        "\"meta\":{\"n_vocab\":%u,\"n_ctx\":%d,\"n_ctx_train\":%d,\"n_embd\":%d,\"n_params\":%llu,\"size\":%llu}}",
+        i->n_ctx, i->n_ctx, i->n_vocab, i->n_ctx, i->n_ctx_train, i->d_model, (unsigned long long)i->n_params,
+        (unsigned long long)i->weight_bytes);
 }
 
 static void put_anthropic(const struct qn_api *a, struct qn_buf *out) {
@@ -55,11 +60,13 @@ static size_t unescape(const char *s, char *to, size_t room) {
     size_t n = 0;
     for (; *s && n < room; s++) {
         unsigned hex;
-        if (*s != '%') to[n++] = *s;
+        if (*s != '%')
+            to[n++] = *s;
         else if (strspn(s + 1, "0123456789abcdefABCDEF") >= 2 && sscanf(s + 1, "%2x", &hex) == 1) {
             to[n++] = (char)hex;
             s += 2;
-        } else return 0;
+        } else
+            return 0;
     }
     return *s ? 0 : n;
 }
@@ -69,11 +76,14 @@ void qn_model_start(struct qn_exchange *x) {
     char id[sizeof x->arg], quoted[QN_QUOTE_MAX + 4];
     size_t n = unescape(x->arg, id, sizeof id);
     if (n != strlen(name) || memcmp(id, name, n)) {
-        qn_refuse(&x->refusal, 404, "model_not_found", "model", "The model '%s' does not exist; this server has '%s'.", qn_quote(quoted, x->arg, strlen(x->arg)), name);
+        qn_refuse(&x->refusal, 404, "model_not_found", "model", "The model '%s' does not exist; this server has '%s'.",
+                  qn_quote(quoted, x->arg, strlen(x->arg)), name);
         qn_exchange_refused(x);
         return;
     }
-    if (x->anthropic) put_anthropic(x->api, &x->out);
-    else put_model(x->api, &x->out);
+    if (x->anthropic)
+        put_anthropic(x->api, &x->out);
+    else
+        put_model(x->api, &x->out);
     qn_exchange_send_out(x);
 }

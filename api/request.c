@@ -24,7 +24,8 @@ static void defaults(struct qn_params *p) {
 /* --- lists -------------------------------------------------------------------------------------------------------- */
 
 static int too_many(struct qn_refusal *r, const char *param, size_t most, size_t n) {
-    return qn_refuse(r, 400, "array_above_max_length", param, "Invalid '%s': array too long. Expected at most %zu, but got %zu.", param, most, n);
+    return qn_refuse(r, 400, "array_above_max_length", param, "Invalid '%s': array too long. Expected at most %zu, but got %zu.",
+                     param, most, n);
 }
 
 static int add_stop(struct qn_params *p, const json_t *v, const char *param, struct qn_refusal *r) {
@@ -32,8 +33,8 @@ static int add_stop(struct qn_params *p, const json_t *v, const char *param, str
     size_t n = json_string_length(v);
     if (n == 0) return qn_refuse(r, 400, "invalid_value", param, "Invalid '%s': a stop string cannot be empty.", param);
     if (n > QN_STOP_BYTES_MAX)
-        return qn_refuse(r, 400, "string_above_max_length", param, "Invalid '%s': string too long. Expected at most %d bytes, but got %zu.", param,
-                         QN_STOP_BYTES_MAX, n);
+        return qn_refuse(r, 400, "string_above_max_length", param,
+                         "Invalid '%s': string too long. Expected at most %d bytes, but got %zu.", param, QN_STOP_BYTES_MAX, n);
     p->stop[p->n_stops] = json_string_value(v);
     p->stop_n[p->n_stops++] = n;
     return 0;
@@ -81,7 +82,8 @@ static int add_bias(struct qn_params *p, uint32_t id, double add, struct qn_refu
             return 0;
         }
     if (p->n_bias == QN_BIAS_MAX)
-        return qn_refuse(r, 400, "array_above_max_length", "logit_bias", "Invalid 'logit_bias': too many entries. Expected at most %d.", QN_BIAS_MAX);
+        return qn_refuse(r, 400, "array_above_max_length", "logit_bias",
+                         "Invalid 'logit_bias': too many entries. Expected at most %d.", QN_BIAS_MAX);
     p->bias[p->n_bias++] = (struct qn_bias){id, (float)add};
     return 0;
 }
@@ -97,7 +99,8 @@ static int bias_map(struct qn_params *p, const json_t *map, const struct qn_boun
         errno = 0;
         unsigned long id = strtoul(key, &end, 10);
         if (key[0] < '0' || key[0] > '9' || *end || errno || id >= b->n_vocab)
-            return qn_refuse(r, 400, "invalid_value", param, "Invalid key in 'logit_bias': expected a token id from 0 to %u.", b->n_vocab - 1);
+            return qn_refuse(r, 400, "invalid_value", param, "Invalid key in 'logit_bias': expected a token id from 0 to %u.",
+                             b->n_vocab - 1);
         int rc = qn_field_number(v, param, -100, 100, 0, &add, r);
         if (rc == 0) rc = add_bias(p, (uint32_t)id, add, r);
         if (rc < 0) return rc;
@@ -110,7 +113,9 @@ static int bias_text(struct qn_params *p, const json_t *s, double add, const str
     struct qn_ids ids = {0};
     struct qn_text text = {.p = json_string_value(s), .n = json_string_length(s)};
     int rc = qn_tokenizer_encode(b->tok, &text, 0, QN_BIAS_MAX, &ids, NULL);
-    if (rc < 0) rc = qn_refuse(r, 400, "array_above_max_length", "logit_bias", "Invalid 'logit_bias': a text of more than %d tokens.", QN_BIAS_MAX);
+    if (rc < 0)
+        rc = qn_refuse(r, 400, "array_above_max_length", "logit_bias", "Invalid 'logit_bias': a text of more than %d tokens.",
+                       QN_BIAS_MAX);
     for (size_t i = 0; rc == 0 && i < ids.n; i++) rc = add_bias(p, ids.v[i], add, r);
     free(ids.v);
     return rc;
@@ -120,7 +125,8 @@ static int bias_pair(struct qn_params *p, const json_t *pair, size_t i, const st
     char param[48];
     double id, add = -100;
     snprintf(param, sizeof param, "logit_bias[%zu]", i);
-    if (!json_is_array(pair) || json_array_size(pair) != 2) return qn_refuse_type(r, param, "an array of two: id or text, and bias", pair);
+    if (!json_is_array(pair) || json_array_size(pair) != 2)
+        return qn_refuse_type(r, param, "an array of two: id or text, and bias", pair);
     const json_t *what = json_array_get(pair, 0), *by = json_array_get(pair, 1);
     snprintf(param, sizeof param, "logit_bias[%zu][1]", i);
     int rc = json_is_false(by) ? 0 : qn_field_number(by, param, -100, 100, 0, &add, r);
@@ -186,16 +192,19 @@ static int check_metadata(const struct qn_params *p, struct qn_refusal *r) {
     if (!p->metadata) return 0;
     if (!json_is_object(p->metadata)) return qn_refuse_type(r, "metadata", "an object", p->metadata);
     if (json_object_size(p->metadata) > METADATA_KEYS_MAX)
-        return qn_refuse(r, 400, "object_above_max_properties", "metadata", "Invalid 'metadata': too many properties. Expected at most %d, but got %zu.",
-                         METADATA_KEYS_MAX, json_object_size(p->metadata));
+        return qn_refuse(r, 400, "object_above_max_properties", "metadata",
+                         "Invalid 'metadata': too many properties. Expected at most %d, but got %zu.", METADATA_KEYS_MAX,
+                         json_object_size(p->metadata));
     json_object_foreach((json_t *)(uintptr_t)p->metadata, key, v) {
         char param[QN_PARAM_MAX], quoted[QN_QUOTE_MAX + 4];
         snprintf(param, sizeof param, "metadata.%s", qn_quote(quoted, key, strlen(key)));
         if (strlen(key) > METADATA_KEY_MAX)
-            return qn_refuse(r, 400, "string_above_max_length", param, "Invalid 'metadata': a key has more than %d bytes.", METADATA_KEY_MAX);
+            return qn_refuse(r, 400, "string_above_max_length", param, "Invalid 'metadata': a key has more than %d bytes.",
+                             METADATA_KEY_MAX);
         if (!json_is_string(v)) return qn_refuse_type(r, param, "a string", v);
         if (json_string_length(v) > METADATA_VALUE_MAX)
-            return qn_refuse(r, 400, "string_above_max_length", param, "Invalid '%s': string too long. Expected at most %d bytes.", param, METADATA_VALUE_MAX);
+            return qn_refuse(r, 400, "string_above_max_length", param,
+                             "Invalid '%s': string too long. Expected at most %d bytes.", param, METADATA_VALUE_MAX);
     }
     return 0;
 }
@@ -208,11 +217,13 @@ static int check_tools(const struct qn_params *p, unsigned on, struct qn_refusal
     for (size_t i = 0; i < n; i++) {
         char param[32];
         snprintf(param, sizeof param, "tools[%zu]", i);
-        if (!json_is_object(json_array_get(p->tools, i))) return qn_refuse_type(r, param, "an object", json_array_get(p->tools, i));
+        if (!json_is_object(json_array_get(p->tools, i)))
+            return qn_refuse_type(r, param, "an object", json_array_get(p->tools, i));
     }
     if (on != QN_ON_CHAT) return 0;
     if (n && !(choice && !strcmp(choice, "none")))
-        return qn_refuse(r, 400, "unsupported_value", "tools", "'tools' are not supported yet: leave them out or set 'tool_choice' to \"none\".");
+        return qn_refuse(r, 400, "unsupported_value", "tools",
+                         "'tools' are not supported yet: leave them out or set 'tool_choice' to \"none\".");
     if (p->tool_choice && !n && !(choice && (!strcmp(choice, "none") || !strcmp(choice, "auto"))))
         return qn_refuse(r, 400, "invalid_value", "tool_choice", "'tool_choice' is only allowed when 'tools' are specified.");
     return 0;
@@ -223,10 +234,13 @@ static int check_format(const struct qn_params *p, struct qn_refusal *r) {
     if (!v) return 0;
     if (!json_is_object(v)) return qn_refuse_type(r, "response_format", "an object", v);
     const json_t *type = json_object_get(v, "type");
-    if (!type) return qn_refuse(r, 400, "missing_required_parameter", "response_format.type", "Missing required parameter: 'response_format.type'.");
+    if (!type)
+        return qn_refuse(r, 400, "missing_required_parameter", "response_format.type",
+                         "Missing required parameter: 'response_format.type'.");
     if (!json_is_string(type)) return qn_refuse_type(r, "response_format.type", "a string", type);
     if (!strcmp(json_string_value(type), "text")) return 0;
-    return qn_refuse(r, 400, "unsupported_value", "response_format.type", "'response_format' other than {\"type\":\"text\"} is not supported yet.");
+    return qn_refuse(r, 400, "unsupported_value", "response_format.type",
+                     "'response_format' other than {\"type\":\"text\"} is not supported yet.");
 }
 
 static int check_salt(const struct qn_params *p, struct qn_refusal *r) {
@@ -234,7 +248,8 @@ static int check_salt(const struct qn_params *p, struct qn_refusal *r) {
     for (size_t i = 0; i < p->cache_salt.n; i++) {
         char c = p->cache_salt.p[i];
         if (c == 0 || c == '@' || c == '/' || c == '\\')
-            return qn_refuse(r, 400, "invalid_value", "cache_salt", "Invalid 'cache_salt': 1 to 128 bytes without @, /, \\ or NUL.");
+            return qn_refuse(r, 400, "invalid_value", "cache_salt",
+                             "Invalid 'cache_salt': 1 to 128 bytes without @, /, \\ or NUL.");
     }
     if (p->cache_salt.n == 0) return qn_refuse(r, 400, "invalid_value", "cache_salt", "Invalid 'cache_salt': 1 to 128 bytes.");
     return 0;
@@ -242,16 +257,19 @@ static int check_salt(const struct qn_params *p, struct qn_refusal *r) {
 
 static int check_counts(const struct qn_params *p, const struct qn_bounds *b, struct qn_refusal *r) {
     if (p->n > b->n_max)
-        return qn_refuse(r, 400, "integer_above_max_value", "n", "Invalid 'n': integer above maximum value. Expected a value from 1 to %d, but got %lld instead.",
+        return qn_refuse(r, 400, "integer_above_max_value", "n",
+                         "Invalid 'n': integer above maximum value. Expected a value from 1 to %d, but got %lld instead.",
                          b->n_max, (long long)p->n);
     if (p->best_of != QN_ABSENT && p->best_of != p->n)
         return qn_refuse(r, 400, "unsupported_value", "best_of", "'best_of' is not supported yet unless it equals 'n'.");
     if (p->add_generation_prompt == 1 && p->continue_final_message == 1)
-        return qn_refuse(r, 400, "invalid_value", "continue_final_message", "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
+        return qn_refuse(r, 400, "invalid_value", "continue_final_message",
+                         "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
     const char *name;
     int64_t most = qn_params_max_tokens(p, &name);
     if (most >= 0 && p->min_tokens > most)
-        return qn_refuse(r, 400, "integer_above_max_value", "min_tokens", "Invalid 'min_tokens': it is larger than '%s' (%lld).", name, (long long)most);
+        return qn_refuse(r, 400, "integer_above_max_value", "min_tokens", "Invalid 'min_tokens': it is larger than '%s' (%lld).",
+                         name, (long long)most);
     return 0;
 }
 
@@ -261,12 +279,14 @@ static int check_kwargs(const struct qn_params *p, struct qn_refusal *r) {
     for (size_t i = 0; p->documents && i < json_array_size(p->documents); i++) {
         char param[32];
         snprintf(param, sizeof param, "documents[%zu]", i);
-        if (!json_is_object(json_array_get(p->documents, i))) return qn_refuse_type(r, param, "an object", json_array_get(p->documents, i));
+        if (!json_is_object(json_array_get(p->documents, i)))
+            return qn_refuse_type(r, param, "an object", json_array_get(p->documents, i));
     }
     return 0;
 }
 
-int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored, struct qn_refusal *r) {
+int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored,
+                   struct qn_refusal *r) {
     defaults(p);
     struct qn_walk w = {qn_request_table, qn_request_rows, on, "", 0, ignored, r};
     int rc = qn_fields_walk(&w, body, p);
@@ -286,8 +306,14 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
 }
 
 int64_t qn_params_max_tokens(const struct qn_params *p, const char **name) {
-    const struct { int64_t v; const char *name; } said[] = {
-        {p->max_completion_tokens, "max_completion_tokens"}, {p->max_tokens, "max_tokens"}, {p->n_predict, "n_predict"}, {p->max_new_tokens, "max_new_tokens"},
+    const struct {
+        int64_t v;
+        const char *name;
+    } said[] = {
+        {p->max_completion_tokens, "max_completion_tokens"},
+        {p->max_tokens, "max_tokens"},
+        {p->n_predict, "n_predict"},
+        {p->max_new_tokens, "max_new_tokens"},
     };
     *name = "max_tokens";
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
@@ -300,9 +326,15 @@ int64_t qn_params_max_tokens(const struct qn_params *p, const char **name) {
 
 void qn_params_job(const struct qn_params *p, struct qn_job *job) {
     job->sampling = (struct qn_sampling){
-        .temperature = (float)p->temperature, .top_p = (float)p->top_p, .min_p = (float)p->min_p, .top_k = (int32_t)p->top_k,
-        .repetition_penalty = (float)p->repetition_penalty, .frequency_penalty = (float)p->frequency_penalty,
-        .presence_penalty = (float)p->presence_penalty, .bias = p->bias, .n_bias = p->n_bias,
+        .temperature = (float)p->temperature,
+        .top_p = (float)p->top_p,
+        .min_p = (float)p->min_p,
+        .top_k = (int32_t)p->top_k,
+        .repetition_penalty = (float)p->repetition_penalty,
+        .frequency_penalty = (float)p->frequency_penalty,
+        .presence_penalty = (float)p->presence_penalty,
+        .bias = p->bias,
+        .n_bias = p->n_bias,
     };
     if (job->sampling.top_p <= 0) job->sampling.top_p = 1e-30f; /* a double above 0 that a float cannot hold */
     if (job->sampling.repetition_penalty <= 0) job->sampling.repetition_penalty = 1e-30f;

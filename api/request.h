@@ -20,15 +20,15 @@ struct qn_params {
     int64_t top_k, max_completion_tokens, max_tokens, n_predict, max_new_tokens; /* absent: QN_ABSENT */
     int64_t min_tokens, n, best_of, seed, top_logprobs, deadline_ms;
     int ignore_eos, skip_special_tokens, cache_prompt, stream, include_usage, continuous_usage;
-    int echo, add_special_tokens, parse_special;                                 /* -1: absent */
-    int add_generation_prompt, continue_final_message, enable_thinking;         /* -1: absent */
-    int with_pieces, return_token_strs, add_special;                            /* tokenize */
+    int echo, add_special_tokens, parse_special;                        /* -1: absent */
+    int add_generation_prompt, continue_final_message, enable_thinking; /* -1: absent */
+    int with_pieces, return_token_strs, add_special;                    /* tokenize */
     const json_t *prediction;
     const json_t *messages, *prompt, *content, *tokens, *tools, *tool_choice, *documents, *kwargs, *metadata;
     const json_t *stop_value, *stop_ids_value, *bias_value, *logprobs_value, *stream_options, *quern, *response_format;
 
     /* Made from the above. */
-    int n_logprobs;                 /* -1: none */
+    int n_logprobs; /* -1: none */
     const char *stop[QN_STOPS_MAX];
     size_t stop_n[QN_STOPS_MAX];
     int n_stops;
@@ -40,14 +40,15 @@ struct qn_params {
 
 #define QN_ABSENT INT64_MIN
 
-struct qn_bounds {              /* what the model and the configuration allow */
+struct qn_bounds {                  /* what the model and the configuration allow */
     const struct qn_tokenizer *tok; /* for logit_bias by text */
     uint32_t n_vocab;
     int n_ctx, n_max;
 };
 
 /* Reads `body` for the endpoint `on`. ignored collects names. QN_E_RANGE with r filled. */
-int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored, struct qn_refusal *r);
+int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored,
+                   struct qn_refusal *r);
 /* The output bound that was asked for, or QN_ABSENT. *name: the member that said so. */
 int64_t qn_params_max_tokens(const struct qn_params *p, const char **name);
 /* Fills a job's sampling, stops, lists and flags; prompt, max_tokens, seed and callbacks are the caller's. */

@@ -2,23 +2,33 @@
  * member that is accepted and ignored in production. docs/api-fields.md is made from this table. */
 #include "api/request_table.h"
 
-#define AT(m) offsetof(struct qn_params, m)
-#define GEN (QN_ON_CHAT | QN_ON_COMPLETIONS)
+#define AT(m)  offsetof(struct qn_params, m)
+#define GEN    (QN_ON_CHAT | QN_ON_COMPLETIONS)
 #define CHATTY (QN_ON_CHAT | QN_ON_TEMPLATE | QN_ON_TOKENIZE)
-#define ALL (GEN | QN_ON_TOKENIZE | QN_ON_DETOKENIZE | QN_ON_TEMPLATE)
+#define ALL    (GEN | QN_ON_TOKENIZE | QN_ON_DETOKENIZE | QN_ON_TEMPLATE)
 
-#define BOOL(name, on, m, def, note) {name, QN_F_BOOL, QN_F_HONOURED, on, 0, 0, 0, AT(m), def, note}
-#define INT(name, on, m, lo, hi, def, note) {name, QN_F_INT, QN_F_HONOURED, on, lo, hi, 0, AT(m), def, note}
-#define NUM(name, on, m, lo, hi, def, note) {name, QN_F_NUM, QN_F_HONOURED, on, lo, hi, 0, AT(m), def, note}
-#define OPEN(name, on, m, lo, hi, def, note) {name, QN_F_NUM, QN_F_HONOURED, on, lo, hi, 1, AT(m), def, note}
-#define STR(name, on, m, most, def, note) {name, QN_F_STR, QN_F_HONOURED, on, 0, most, 0, AT(m), def, note}
-#define ANY(name, on, m, def, note) {name, QN_F_ANY, QN_F_HONOURED, on, 0, 0, 0, AT(m), def, note}
-#define ONLY(name, on, passes, note) {name, QN_F_ANY, QN_F_DEFAULT_ONLY, on, 0, 0, 0, 0, passes, note}
-#define FREE(name, on, note) {name, QN_F_ANY, QN_F_NO_EFFECT, on, 0, 0, 0, 0, "", note}
-#define SKIP(name, on, note) {name, QN_F_ANY, QN_F_IGNORED, on, 0, 0, 0, 0, "", note}
+#define BOOL(name, on, m, def, note)                                                                                             \
+    { name, QN_F_BOOL, QN_F_HONOURED, on, 0, 0, 0, AT(m), def, note }
+#define INT(name, on, m, lo, hi, def, note)                                                                                      \
+    { name, QN_F_INT, QN_F_HONOURED, on, lo, hi, 0, AT(m), def, note }
+#define NUM(name, on, m, lo, hi, def, note)                                                                                      \
+    { name, QN_F_NUM, QN_F_HONOURED, on, lo, hi, 0, AT(m), def, note }
+#define OPEN(name, on, m, lo, hi, def, note)                                                                                     \
+    { name, QN_F_NUM, QN_F_HONOURED, on, lo, hi, 1, AT(m), def, note }
+#define STR(name, on, m, most, def, note)                                                                                        \
+    { name, QN_F_STR, QN_F_HONOURED, on, 0, most, 0, AT(m), def, note }
+#define ANY(name, on, m, def, note)                                                                                              \
+    { name, QN_F_ANY, QN_F_HONOURED, on, 0, 0, 0, AT(m), def, note }
+#define ONLY(name, on, passes, note)                                                                                             \
+    { name, QN_F_ANY, QN_F_DEFAULT_ONLY, on, 0, 0, 0, 0, passes, note }
+#define FREE(name, on, note)                                                                                                     \
+    { name, QN_F_ANY, QN_F_NO_EFFECT, on, 0, 0, 0, 0, "", note }
+#define SKIP(name, on, note)                                                                                                     \
+    { name, QN_F_ANY, QN_F_IGNORED, on, 0, 0, 0, 0, "", note }
 
 enum { TOKENS_MOST = 1 << 24 };
 
+/* clang-format off: one row a line */
 const struct qn_field qn_request_table[] = {
     STR("model", ALL, model, 512, "", "must be the served model when given"),
     ANY("messages", CHATTY, messages, "", "1..4096; text only"),
@@ -55,9 +65,11 @@ const struct qn_field qn_request_table[] = {
     ANY("stream_options", GEN, stream_options, "", "needs stream"),
     BOOL("add_generation_prompt", CHATTY, add_generation_prompt, "true", ""),
     BOOL("continue_final_message", CHATTY, continue_final_message, "false", "not with add_generation_prompt"),
-    BOOL("add_special_tokens", ALL, add_special_tokens, "true for plain prompts", "chat: BOS only where the template writes none"),
+    BOOL("add_special_tokens", ALL, add_special_tokens, "true for plain prompts",
+         "chat: BOS only where the template writes none"),
     BOOL("add_special", QN_ON_TOKENIZE, add_special, "false", "with content"),
-    BOOL("parse_special", QN_ON_COMPLETIONS | QN_ON_TOKENIZE, parse_special, "false; /tokenize: true", "spellings of control tokens in a plain prompt become those tokens"),
+    BOOL("parse_special", QN_ON_COMPLETIONS | QN_ON_TOKENIZE, parse_special, "false; /tokenize: true",
+         "spellings of control tokens in a plain prompt become those tokens"),
     BOOL("with_pieces", QN_ON_TOKENIZE, with_pieces, "false", ""),
     BOOL("return_token_strs", QN_ON_TOKENIZE, return_token_strs, "false", ""),
     ANY("chat_template_kwargs", CHATTY, kwargs, "{}", "variables for the template"),
@@ -207,15 +219,21 @@ const struct qn_field qn_own_table[] = {
     BOOL("parse_special", QN_ON_COMPLETIONS, parse_special, "false", ""),
     INT("deadline_ms", GEN, deadline_ms, 1, 86400000, "none", "the whole answer by then, or 504"),
 };
+/* clang-format on */
 const size_t qn_own_rows = sizeof qn_own_table / sizeof *qn_own_table;
 
 void qn_params_markdown(struct qn_buf *out) {
-    static const struct { const char *title; unsigned on; } part[] = {
-        {"POST /v1/chat/completions", QN_ON_CHAT}, {"POST /v1/completions", QN_ON_COMPLETIONS}, {"POST /tokenize", QN_ON_TOKENIZE},
-        {"POST /detokenize", QN_ON_DETOKENIZE}, {"POST /apply-template", QN_ON_TEMPLATE},
+    static const struct {
+        const char *title;
+        unsigned on;
+    } part[] = {
+        {"POST /v1/chat/completions", QN_ON_CHAT}, {"POST /v1/completions", QN_ON_COMPLETIONS},
+        {"POST /tokenize", QN_ON_TOKENIZE},        {"POST /detokenize", QN_ON_DETOKENIZE},
+        {"POST /apply-template", QN_ON_TEMPLATE},
     };
-    qn_buf_puts(out, "# Request members\n\nMade from api/request_table.c by the test that compares them. A member that no row names is "
-                     "ignored and listed in the response header `Quern-Ignored`.\n`null` means absent everywhere.\n");
+    qn_buf_puts(
+        out, "# Request members\n\nMade from api/request_table.c by the test that compares them. A member that no row names is "
+             "ignored and listed in the response header `Quern-Ignored`.\n`null` means absent everywhere.\n");
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
         qn_buf_printf(out, "\n## %s\n\n", part[i].title);
         qn_fields_markdown(out, qn_request_table, qn_request_rows, part[i].on);

@@ -5,9 +5,12 @@
 
 #include "api/exchange.h"
 
-#define GEN(path, name, prepare) {"POST", path, name, prepare, qn_gen_start}
-#define TOOL(path, name, prepare) {"POST", path, name, prepare, qn_exchange_send_out}
-#define GET(path, name, start) {"GET", path, name, NULL, start}
+#define GEN(path, name, prepare)                                                                                                 \
+    { "POST", path, name, prepare, qn_gen_start }
+#define TOOL(path, name, prepare)                                                                                                \
+    { "POST", path, name, prepare, qn_exchange_send_out }
+#define GET(path, name, start)                                                                                                   \
+    { "GET", path, name, NULL, start }
 
 static const struct qn_route routes[] = {
     GEN("/v1/chat/completions", "chat", qn_chat_prepare),
@@ -32,7 +35,9 @@ static const struct qn_route routes[] = {
     GET("/metrics", "metrics", qn_metrics_start),
 };
 
-const struct qn_route *qn_route_at(int i) { return i >= 0 && i < (int)(sizeof routes / sizeof *routes) ? &routes[i] : NULL; }
+const struct qn_route *qn_route_at(int i) {
+    return i >= 0 && i < (int)(sizeof routes / sizeof *routes) ? &routes[i] : NULL;
+}
 
 /* 1 when the path of n bytes is r's; *rest is then where its argument begins. */
 static int matches(const struct qn_route *r, const char *path, size_t n, const char **rest) {
@@ -64,7 +69,8 @@ const struct qn_route *qn_route_find(const char *method, const char *target, str
         snprintf(allow, 64, "%s", !strcmp(other->method, "GET") ? "GET, HEAD" : other->method);
         qn_refuse(&x->refusal, 405, "method_not_allowed", NULL, "Method not allowed: this path takes %s.", allow);
     } else {
-        qn_refuse(&x->refusal, 404, "not_found", NULL, "No such path: '%s'. GET /v1/models lists the models; POST /v1/chat/completions talks to one.",
+        qn_refuse(&x->refusal, 404, "not_found", NULL,
+                  "No such path: '%s'. GET /v1/models lists the models; POST /v1/chat/completions talks to one.",
                   qn_quote(quoted, target, n));
     }
     return NULL;

@@ -27,7 +27,8 @@ static int stalled(const struct qn_api *a, int64_t limit_ns, struct qn_refusal *
 }
 
 int qn_health(const struct qn_api *a, struct qn_refusal *r) {
-    if (a->has_host && a->host.draining && a->host.draining(a->host.ctx)) return qn_refuse(r, 503, "draining", NULL, "The server is shutting down.");
+    if (a->has_host && a->host.draining && a->host.draining(a->host.ctx))
+        return qn_refuse(r, 503, "draining", NULL, "The server is shutting down.");
     return stalled(a, READY_STALL_S * QN_S, r);
 }
 
@@ -40,9 +41,13 @@ static void answer(struct qn_exchange *x, int rc) {
     qn_exchange_send_out(x);
 }
 
-void qn_health_start(struct qn_exchange *x) { answer(x, qn_health(x->api, &x->refusal)); }
+void qn_health_start(struct qn_exchange *x) {
+    answer(x, qn_health(x->api, &x->refusal));
+}
 
-void qn_live_start(struct qn_exchange *x) { answer(x, stalled(x->api, LIVE_STALL_S * QN_S, &x->refusal)); }
+void qn_live_start(struct qn_exchange *x) {
+    answer(x, stalled(x->api, LIVE_STALL_S * QN_S, &x->refusal));
+}
 
 void qn_version_start(struct qn_exchange *x) {
     const char *v = x->api->opts.version ? x->api->opts.version : "";

@@ -52,9 +52,13 @@ int qn_tokenize_prepare(struct qn_exchange *x) {
         const json_t *s = p->content ? p->content : p->prompt;
         const char *name = p->content ? "content" : "prompt";
         int add = p->add_special_tokens >= 0 ? p->add_special_tokens : p->content ? p->add_special : 1;
-        if (!s) rc = qn_refuse(&x->refusal, 400, "missing_required_parameter", "prompt", "Missing required parameter: 'prompt', 'content' or 'messages'.");
-        else if (!json_is_string(s)) rc = qn_refuse_type(&x->refusal, name, "a string", s);
-        else rc = qn_plain_ids(x->api, json_string_value(s), json_string_length(s), add, p->parse_special != 0, &ids, &x->refusal);
+        if (!s)
+            rc = qn_refuse(&x->refusal, 400, "missing_required_parameter", "prompt",
+                           "Missing required parameter: 'prompt', 'content' or 'messages'.");
+        else if (!json_is_string(s))
+            rc = qn_refuse_type(&x->refusal, name, "a string", s);
+        else
+            rc = qn_plain_ids(x->api, json_string_value(s), json_string_length(s), add, p->parse_special != 0, &ids, &x->refusal);
     }
     if (rc == 0) put_ids(x, &ids, &x->out);
     free(ids.v);

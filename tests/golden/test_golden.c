@@ -66,7 +66,9 @@ static void run_case(struct qn_api *a, const char *name) {
     ASSERT(req);
     json_t *body = json_object_get(req, "body");
     char *sent = body ? json_dumps(body, JSON_COMPACT) : strdup("");
-    struct ask q = {.method = json_string_value(json_object_get(req, "method")), .path = json_string_value(json_object_get(req, "path")), .body = sent};
+    struct ask q = {.method = json_string_value(json_object_get(req, "method")),
+                    .path = json_string_value(json_object_get(req, "path")),
+                    .body = sent};
     struct got g;
     struct qn_buf out;
     qn_buf_init(&out, 1 << 20);

@@ -16,8 +16,8 @@
 struct got {
     int replies, status, streamed, readies, offloads;
     char headers[2048];
-    struct qn_buf body;         /* whole, or all that was read */
-    long end;                   /* QN_READ_END or _ABORT of a stream */
+    struct qn_buf body; /* whole, or all that was read */
+    long end;           /* QN_READ_END or _ABORT of a stream */
     struct qn_exchange *x;
     struct qn_exchange_facts facts;
 };
@@ -25,7 +25,7 @@ struct got {
 struct ask {
     const char *method, *path, *body, *type;
     size_t n_body, feed, read_max; /* 0: all, 65536 */
-    int defer;                  /* 1: keep offloaded work until the exchange is idle */
+    int defer;                     /* 1: keep offloaded work until the exchange is idle */
 };
 
 static void (*kit_done)(void *);
@@ -43,7 +43,9 @@ static void kit_reply(void *ctx, const struct qn_reply *r) {
     g->streamed = !r->body;
     free(r->body);
 }
-static void kit_ready(void *ctx) { ((struct got *)ctx)->readies++; }
+static void kit_ready(void *ctx) {
+    ((struct got *)ctx)->readies++;
+}
 static void kit_offload(void *ctx, void (*work)(void *), void (*done)(void *), void *arg) {
     ((struct got *)ctx)->offloads++;
     work(arg);
@@ -72,8 +74,12 @@ KIT struct qn_api *kit_open(struct qn_api_opts o) {
 }
 
 static void kit_begin(struct got *g, struct qn_api *a, const struct ask *q) {
-    struct qn_head head = {.method = q->method ? q->method : "POST", .target = q->path, .request_id = "req-1", .header = kit_header,
-                           .header_ctx = (void *)(uintptr_t)q, .content_length = (int64_t)q->n_body};
+    struct qn_head head = {.method = q->method ? q->method : "POST",
+                           .target = q->path,
+                           .request_id = "req-1",
+                           .header = kit_header,
+                           .header_ctx = (void *)(uintptr_t)q,
+                           .content_length = (int64_t)q->n_body};
     memset(g, 0, sizeof *g);
     qn_buf_init(&g->body, 64u << 20);
     g->x = qn_api_begin(a, &head, &kit_sink, g);
@@ -93,13 +99,16 @@ static void kit_feed(struct got *g, const struct ask *q) {
 }
 
 static void kit_read(struct got *g, size_t max) {
-    char *to = malloc(max);
+    char *to = malloc(max + 64);
+    memset(to + max, 0x5A, 64);
     for (long n; (n = qn_exchange_read(g->x, to, max)) != QN_READ_WAIT;) {
         if (n < 0) {
             g->end = n;
             break;
         }
         qn_buf_put(&g->body, to, (size_t)n);
+        for (int i = 0; i < 64; i++)
+            if (to[max + (size_t)i] != 0x5A || (size_t)n > max) abort(); /* written past its end */
     }
     free(to);
 }
@@ -130,7 +139,9 @@ KIT void kit_post(struct got *g, struct qn_api *a, const char *path, const char 
     kit_run(g, a, &q);
 }
 
-KIT void kit_done_with(struct got *g) { qn_buf_done(&g->body); }
+KIT void kit_done_with(struct got *g) {
+    qn_buf_done(&g->body);
+}
 
 /* The data lines of an event stream, one after the other. Returns the next, NUL-terminated in a static buffer, or NULL. */
 KIT const char *kit_event(const char **at) {

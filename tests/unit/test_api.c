@@ -2,9 +2,9 @@
 #include "tests/lib/api_kit.h"
 #include "tests/run.h"
 
-#define CHAT "/v1/chat/completions"
+#define CHAT  "/v1/chat/completions"
 #define PLAIN "/v1/completions"
-#define HI "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+#define HI    "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 
 static json_t *body_of(const struct got *g) {
     json_t *v = json_loadb(g->body.p ? g->body.p : "", g->body.n, JSON_ALLOW_NUL, NULL);
@@ -24,8 +24,10 @@ static void refused(struct qn_api *a, const char *path, const char *body, int st
     EXPECT_EQ(g.replies, 1);
     json_t *v = body_of(&g);
     const json_t *e = json_object_get(v, "error");
-    if (g.status != status || strcmp(str(e, "code"), code) || (param && strcmp(str(e, "param"), param)) || !str(e, "type")[0] || !str(e, "message")[0])
-        qn_test_fail(__FILE__, __LINE__, "%.120s: wanted %d %s %s, got %d %.300s", body, status, code, param ? param : "", g.status, g.body.p);
+    if (g.status != status || strcmp(str(e, "code"), code) || (param && strcmp(str(e, "param"), param)) || !str(e, "type")[0] ||
+        !str(e, "message")[0])
+        qn_test_fail(__FILE__, __LINE__, "%.120s: wanted %d %s %s, got %d %.300s", body, status, code, param ? param : "",
+                     g.status, g.body.p);
     EXPECT(strstr(g.headers, "Content-Type: application/json\n") != NULL);
     EXPECT(strstr(g.headers, "x-request-id: req-1\n") != NULL);
     EXPECT_EQ(script.open, 0);
@@ -63,8 +65,20 @@ TEST(api, every_route_answers_its_method_and_refuses_the_others) {
 
 TEST(api, paths_are_compared_byte_by_byte) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
-    static const char *const bad[] = {"/", "", "/v1", "/v1/", "/v1/models/", "//v1/models", "/v1/models%00", "/V1/models", "/v1%2Fmodels", "/v1/chat/completions/",
-                                      "/v1/../v1/models", "/v1/chat", "*", "/healthz"};
+    static const char *const bad[] = {"/",
+                                      "",
+                                      "/v1",
+                                      "/v1/",
+                                      "/v1/models/",
+                                      "//v1/models",
+                                      "/v1/models%00",
+                                      "/V1/models",
+                                      "/v1%2Fmodels",
+                                      "/v1/chat/completions/",
+                                      "/v1/../v1/models",
+                                      "/v1/chat",
+                                      "*",
+                                      "/healthz"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct ask q = {.method = "GET", .path = bad[i]};
         struct got g;
@@ -82,9 +96,20 @@ TEST(api, paths_are_compared_byte_by_byte) {
 
 TEST(api, content_type_must_be_json) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
-    static const struct { const char *type; int ok; } types[] = {
-        {"application/json", 1}, {"Application/JSON; charset=utf-8", 1}, {"application/json;charset=\"UTF-8\"", 1}, {"application/json ; x=y", 1},
-        {"text/plain", 0}, {"application/x-www-form-urlencoded", 0}, {"", 0}, {"application/jsonp", 0}, {"application/json; charset=latin1", 0}, {"text/json", 0},
+    static const struct {
+        const char *type;
+        int ok;
+    } types[] = {
+        {"application/json", 1},
+        {"Application/JSON; charset=utf-8", 1},
+        {"application/json;charset=\"UTF-8\"", 1},
+        {"application/json ; x=y", 1},
+        {"text/plain", 0},
+        {"application/x-www-form-urlencoded", 0},
+        {"", 0},
+        {"application/jsonp", 0},
+        {"application/json; charset=latin1", 0},
+        {"text/json", 0},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct ask q = {.path = "/tokenize", .body = "{\"content\":\"x\"}", .type = types[i].type};
@@ -136,11 +161,17 @@ TEST(api, requests_are_refused_with_openais_codes) {
     refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":null}]}", 400, "invalid_type", "messages[0].content");
     refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", 400, "invalid_type", "messages[0].content");
     refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", 400, "empty_array", "messages[0].content");
-    refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", 400, "missing_required_parameter", "messages[0].content[0].text");
-    refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}]}]}", 400, "unsupported_value", "messages[0].content[0].type");
-    refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"dance\"}]}]}", 400, "invalid_value", "messages[0].content[0].type");
-    refused(a, CHAT, "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", 400, "missing_required_parameter", "messages[0].tool_call_id");
-    refused(a, CHAT, "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{}}]}]}", 400, "missing_required_parameter", "messages[0].tool_calls[0].function.name");
+    refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", 400, "missing_required_parameter",
+            "messages[0].content[0].text");
+    refused(a, CHAT,
+            "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:\"}}]}]}", 400,
+            "unsupported_value", "messages[0].content[0].type");
+    refused(a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"dance\"}]}]}", 400, "invalid_value",
+            "messages[0].content[0].type");
+    refused(a, CHAT, "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", 400, "missing_required_parameter",
+            "messages[0].tool_call_id");
+    refused(a, CHAT, "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{}}]}]}", 400,
+            "missing_required_parameter", "messages[0].tool_calls[0].function.name");
     refused(a, CHAT, "{" HI ",\"max_tokens\":2000}", 400, "context_length_exceeded", "max_tokens");
     refused(a, CHAT, "{" HI ",\"max_tokens\":0}", 400, "integer_below_min_value", "max_tokens");
     refused(a, CHAT, "{" HI ",\"n\":9}", 400, "integer_above_max_value", "n"); /* the engine has 8 slots */
@@ -164,8 +195,13 @@ TEST(api, requests_are_refused_with_openais_codes) {
 /* Neither a message nor a header repeats more than 64 bytes of a request. */
 TEST(api, refusals_do_not_echo) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
-    static const char *const shapes[] = {"{\"model\":\"%s\"," HI "}", "{" HI ",\"quern\":{\"%s\":1}}", "{" HI ",\"logit_bias\":{\"%s\":1}}",
-                                         "{" HI ",\"metadata\":{\"%s\":1}}", "{\"%s\":1}", "{\"messages\":[{\"role\":\"%s\"}]}", "{" HI ",\"grammar\":\"%s\"}"};
+    static const char *const shapes[] = {"{\"model\":\"%s\"," HI "}",
+                                         "{" HI ",\"quern\":{\"%s\":1}}",
+                                         "{" HI ",\"logit_bias\":{\"%s\":1}}",
+                                         "{" HI ",\"metadata\":{\"%s\":1}}",
+                                         "{\"%s\":1}",
+                                         "{\"messages\":[{\"role\":\"%s\"}]}",
+                                         "{" HI ",\"grammar\":\"%s\"}"};
     char big[5001], *body = malloc(6000);
     for (int i = 0; i < 5000; i++) big[i] = "Zé"[i % 3];
     big[4998] = 0;
@@ -186,16 +222,27 @@ TEST(api, refusals_do_not_echo) {
 
 TEST(api, the_engine_s_refusals_have_true_statuses) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
-    static const struct { int code, status; const char *string; } map[] = {
-        {QN_E_FULL, 503, "overloaded"}, {QN_E_CLOSED, 503, "draining"}, {QN_E_DEADLINE, 504, "deadline_exceeded"}, {QN_E_TOO_LONG, 400, "context_length_exceeded"},
-        {QN_E_INTERNAL, 500, "server_error"}, {QN_E_NOMEM, 503, "overloaded"}, {QN_E_RANGE, 400, "invalid_value"}, {QN_E_IO, 500, "server_error"},
+    static const struct {
+        int code, status;
+        const char *string;
+    } map[] = {
+        {QN_E_FULL, 503, "overloaded"},
+        {QN_E_CLOSED, 503, "draining"},
+        {QN_E_DEADLINE, 504, "deadline_exceeded"},
+        {QN_E_TOO_LONG, 400, "context_length_exceeded"},
+        {QN_E_INTERNAL, 500, "server_error"},
+        {QN_E_NOMEM, 503, "overloaded"},
+        {QN_E_RANGE, 400, "invalid_value"},
+        {QN_E_IO, 500, "server_error"},
     };
     for (size_t i = 0; i < sizeof map / sizeof *map; i++)
         for (int late = 0; late < 2; late++) /* by submit, or by the first record */
             for (int stream = 0; stream < 2; stream++) {
                 script_say("x");
-                if (late) script.fail_code = map[i].code;
-                else script.refuse = map[i].code;
+                if (late)
+                    script.fail_code = map[i].code;
+                else
+                    script.refuse = map[i].code;
                 struct got g;
                 kit_post(&g, a, CHAT, stream ? "{" HI ",\"stream\":true}" : "{" HI "}");
                 json_t *v = body_of(&g);
@@ -233,9 +280,12 @@ TEST(api, members_become_the_job) {
     struct got g;
     script_say("x");
     kit_post(&g, a, CHAT,
-             "{" HI ",\"temperature\":0.5,\"top_p\":0.25,\"top_k\":7,\"min_p\":0.125,\"repeat_penalty\":1.5,\"frequency_penalty\":-2,\"presence_penalty\":2,"
-             "\"seed\":9223372036854775807,\"max_completion_tokens\":11,\"max_tokens\":99,\"min_new_tokens\":3,\"ignore_eos\":true,\"skip_special_tokens\":false,"
-             "\"n\":4,\"logprobs\":true,\"top_logprobs\":20,\"stop\":[\"a\\u0000b\",\"c\"],\"stop_token_ids\":[5,6],\"cache_prompt\":false,"
+             "{" HI ",\"temperature\":0.5,\"top_p\":0.25,\"top_k\":7,\"min_p\":0.125,\"repeat_penalty\":1.5,\"frequency_"
+                    "penalty\":-2,\"presence_penalty\":2,"
+             "\"seed\":9223372036854775807,\"max_completion_tokens\":11,\"max_tokens\":99,\"min_new_tokens\":3,\"ignore_eos\":"
+             "true,\"skip_special_tokens\":false,"
+             "\"n\":4,\"logprobs\":true,\"top_logprobs\":20,\"stop\":[\"a\\u0000b\",\"c\"],\"stop_token_ids\":[5,6],\"cache_"
+             "prompt\":false,"
              "\"logit_bias\":{\"3\":-100,\"4\":1.5},\"cache_salt\":\"tenant\"}");
     EXPECT_EQ(g.status, 200);
     const struct qn_job *j = &script.job;
@@ -265,7 +315,7 @@ TEST(api, members_become_the_job) {
     kit_post(&g, a, CHAT, "{" HI ",\"cache_salt\":\"tenant\"}");
     EXPECT(script.job.salt == salt);
     kit_done_with(&g);
-    kit_post(&g, a, CHAT, "{" HI ",\"cache_salt\":\"other\"}");
+    kit_post(&g, a, CHAT, "{" HI ",\"cache_salt\":\"tenanT\"}");
     EXPECT(script.job.salt != salt && script.job.salt != 0);
     kit_done_with(&g);
     kit_post(&g, a, CHAT, "{" HI "}");
@@ -346,7 +396,8 @@ TEST(api, tokens_in_both_dialects) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
     struct got g;
     kit_post(&g, a, "/tokenize", "{\"content\":\"ab<s>\",\"with_pieces\":true}");
-    json_t *v = body_of(&g), *want = json_pack("[{s:i,s:s},{s:i,s:s},{s:i,s:s}]", "id", 97, "piece", "a", "id", 98, "piece", "b", "id", SCRIPT_BOS, "piece", "<s>");
+    json_t *v = body_of(&g), *want = json_pack("[{s:i,s:s},{s:i,s:s},{s:i,s:s}]", "id", 97, "piece", "a", "id", 98, "piece", "b",
+                                               "id", SCRIPT_BOS, "piece", "<s>");
     EXPECT(json_equal(json_object_get(v, "tokens"), want));
     json_decref(want);
     json_decref(v);
@@ -388,9 +439,18 @@ TEST(api, tokens_in_both_dialects) {
 
 TEST(api, models_and_their_ids) {
     struct qn_api *a = kit_open((struct qn_api_opts){.model_name = "org/a \"b\""});
-    static const struct { const char *path; int status; } paths[] = {
-        {"/v1/models", 200}, {"/models", 200}, {"/v1/models/org%2Fa%20%22b%22", 200}, {"/v1/models/org/a%20%22b%22", 200},
-        {"/v1/models/x", 404}, {"/v1/models/org%2", 404}, {"/v1/models/org%2Fa%20%22b%22x", 404}, {"/v1/models/%00", 404},
+    static const struct {
+        const char *path;
+        int status;
+    } paths[] = {
+        {"/v1/models", 200},
+        {"/models", 200},
+        {"/v1/models/org%2Fa%20%22b%22", 200},
+        {"/v1/models/org/a%20%22b%22", 200},
+        {"/v1/models/x", 404},
+        {"/v1/models/org%2", 404},
+        {"/v1/models/org%2Fa%20%22b%22x", 404},
+        {"/v1/models/%00", 404},
     };
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         struct ask q = {.method = "GET", .path = paths[i].path};
@@ -411,7 +471,9 @@ TEST(api, models_and_their_ids) {
 }
 
 static int is_draining;
-static int draining(void *ctx) { return (void)ctx, is_draining; }
+static int draining(void *ctx) {
+    return (void)ctx, is_draining;
+}
 
 TEST(api, health_tells_progress) {
     qn_clock_fake(5000 * QN_S);
@@ -420,9 +482,14 @@ TEST(api, health_tells_progress) {
     struct qn_api_host host = {.draining = draining};
     struct qn_api_opts o = {.engine = &script_engine};
     ASSERT_EQ(qn_api_open(&a, &o, &host, &err), 0);
-    static const struct { const char *path; int64_t busy_s; int drain, status; } cases[] = {
-        {"/health", 0, 0, 200}, {"/health", 14, 0, 200}, {"/health", 16, 0, 503}, {"/readyz", 16, 0, 503}, {"/v1/health", 0, 1, 503}, {"/ping", 0, 1, 503},
-        {"/livez", 0, 1, 200}, {"/livez", 16, 0, 200}, {"/livez", 121, 0, 503}, {"/ready", 1, 0, 200},
+    static const struct {
+        const char *path;
+        int64_t busy_s;
+        int drain, status;
+    } cases[] = {
+        {"/health", 0, 0, 200},    {"/health", 14, 0, 200}, {"/health", 16, 0, 503}, {"/readyz", 16, 0, 503},
+        {"/v1/health", 0, 1, 503}, {"/ping", 0, 1, 503},    {"/livez", 0, 1, 200},   {"/livez", 16, 0, 200},
+        {"/livez", 121, 0, 503},   {"/ready", 1, 0, 200},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         memset(&script, 0, sizeof script);
@@ -431,7 +498,9 @@ TEST(api, health_tells_progress) {
         struct ask q = {.method = "GET", .path = cases[i].path};
         struct got g;
         kit_run(&g, a, &q);
-        if (g.status != cases[i].status) qn_test_fail(__FILE__, __LINE__, "%s busy %lld drain %d: %d", cases[i].path, (long long)cases[i].busy_s, cases[i].drain, g.status);
+        if (g.status != cases[i].status)
+            qn_test_fail(__FILE__, __LINE__, "%s busy %lld drain %d: %d", cases[i].path, (long long)cases[i].busy_s,
+                         cases[i].drain, g.status);
         kit_done_with(&g);
     }
     qn_api_close(a);
@@ -450,14 +519,16 @@ TEST(api, metrics_are_typed_and_add_up) {
     kit_run(&g, a, &q);
     EXPECT_EQ(g.status, 200);
     EXPECT(strstr(g.headers, "Content-Type: text/plain; version=0.0.4") != NULL);
-    static const char *const must[] = {"vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:cache_config_info", "vllm:lora_requests_info"};
+    static const char *const must[] = {"vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc",
+                                       "vllm:cache_config_info", "vllm:lora_requests_info"};
     for (size_t i = 0; i < sizeof must / sizeof *must; i++) {
         char type[96];
         snprintf(type, sizeof type, "# TYPE %s gauge\n", must[i]);
         EXPECT(strstr(g.body.p, type) != NULL);
     }
     EXPECT(strstr(g.body.p, "model_name=\"we\\\\ird\\\"\\nname\",engine=\"0\"") != NULL);
-    EXPECT(strstr(g.body.p, "vllm:e2e_request_latency_seconds_count{model_name=\"we\\\\ird\\\"\\nname\",engine=\"0\"} 3\n") != NULL);
+    EXPECT(strstr(g.body.p, "vllm:e2e_request_latency_seconds_count{model_name=\"we\\\\ird\\\"\\nname\",engine=\"0\"} 3\n") !=
+           NULL);
     char family[128] = "", *save, *text = strdup(g.body.p);
     double last = 0;
     int samples = 0;
@@ -573,9 +644,17 @@ TEST(api, unknown_members_are_named_in_a_header) {
 
 TEST(api, stop_reasons) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
-    static const struct { enum qn_finish reason; int index; uint32_t id; const char *finish; const char *json; } cases[] = {
-        {QN_FINISH_STOP, -1, SCRIPT_IM_END, "stop", "null"}, {QN_FINISH_STOP, -1, 66, "stop", "66"},
-        {QN_FINISH_STOP_STRING, 1, 0, "stop", "\"E\\\"D\""}, {QN_FINISH_LENGTH, -1, 0, "length", "null"},
+    static const struct {
+        enum qn_finish reason;
+        int index;
+        uint32_t id;
+        const char *finish;
+        const char *json;
+    } cases[] = {
+        {QN_FINISH_STOP, -1, SCRIPT_IM_END, "stop", "null"},
+        {QN_FINISH_STOP, -1, 66, "stop", "66"},
+        {QN_FINISH_STOP_STRING, 1, 0, "stop", "\"E\\\"D\""},
+        {QN_FINISH_LENGTH, -1, 0, "length", "null"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int stream = 0; stream < 2; stream++) {
@@ -585,7 +664,8 @@ TEST(api, stop_reasons) {
             script.reason = cases[i].reason;
             script.stop_index = cases[i].index;
             script.stop_id = cases[i].id;
-            snprintf(body, sizeof body, "{" HI ",\"stop\":[\"q\",\"E\\\"D\"],\"stop_token_ids\":[66],\"stream\":%s}", stream ? "true" : "false");
+            snprintf(body, sizeof body, "{" HI ",\"stop\":[\"q\",\"E\\\"D\"],\"stop_token_ids\":[66],\"stream\":%s}",
+                     stream ? "true" : "false");
             kit_post(&g, a, CHAT, body);
             snprintf(want, sizeof want, "\"finish_reason\":\"%s\",\"stop_reason\":%s}", cases[i].finish, cases[i].json);
             EXPECT(strstr(g.body.p, want) != NULL);

@@ -20,7 +20,8 @@ static void one(const struct qn_field *f, unsigned on, json_t *v, const char *co
     int rc = walk(qn_request_table, qn_request_rows, on, obj, &r, &ignored);
     if (code) {
         if (rc >= 0 || strcmp(r.code, code) || strcmp(r.param, f->name) || r.status != 400)
-            qn_test_fail(__FILE__, __LINE__, "%s: wanted %s, got %s for %s", f->name, code, rc < 0 ? r.code : "no error", r.param);
+            qn_test_fail(__FILE__, __LINE__, "%s: wanted %s, got %s for %s", f->name, code, rc < 0 ? r.code : "no error",
+                         r.param);
     } else if (rc < 0) {
         qn_test_fail(__FILE__, __LINE__, "%s: refused: %s", f->name, r.message);
     }
@@ -88,21 +89,70 @@ TEST(fields, every_unbuilt_member_passes_at_its_default_and_is_refused_otherwise
 TEST(fields, names_are_unique_for_each_endpoint) {
     for (size_t i = 0; i < qn_request_rows; i++)
         for (size_t k = 0; k < i; k++)
-            if (!strcmp(qn_request_table[i].name, qn_request_table[k].name)) EXPECT_EQ(qn_request_table[i].on & qn_request_table[k].on, 0);
+            if (!strcmp(qn_request_table[i].name, qn_request_table[k].name))
+                EXPECT_EQ(qn_request_table[i].on & qn_request_table[k].on, 0);
 }
 
 /* Everything that the published schemas of OpenAI's chat and completions name is in the table. */
 TEST(fields, knows_every_member_of_openai) {
     static const char *const chat[] = {
-        "messages", "model", "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
-        "max_tokens", "metadata", "modalities", "moderation", "n", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
-        "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier",
-        "stop", "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
+        "messages",
+        "model",
+        "audio",
+        "frequency_penalty",
+        "function_call",
+        "functions",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "modalities",
+        "moderation",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
         "web_search_options",
     };
     static const char *const plain[] = {
-        "model", "prompt", "best_of", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n", "presence_penalty", "seed",
-        "stop", "stream", "stream_options", "suffix", "temperature", "top_p", "user",
+        "model",
+        "prompt",
+        "best_of",
+        "echo",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "n",
+        "presence_penalty",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "suffix",
+        "temperature",
+        "top_p",
+        "user",
     };
     for (int pass = 0; pass < 2; pass++) {
         const char *const *names = pass ? plain : chat;
@@ -110,7 +160,8 @@ TEST(fields, knows_every_member_of_openai) {
         for (size_t i = 0; i < n; i++) {
             int found = 0;
             for (size_t k = 0; k < qn_request_rows; k++)
-                found |= (qn_request_table[k].on & (pass ? QN_ON_COMPLETIONS : QN_ON_CHAT)) && !strcmp(qn_request_table[k].name, names[i]);
+                found |= (qn_request_table[k].on & (pass ? QN_ON_COMPLETIONS : QN_ON_CHAT)) &&
+                         !strcmp(qn_request_table[k].name, names[i]);
             if (!found) qn_test_fail(__FILE__, __LINE__, "no row for %s", names[i]);
         }
     }
@@ -132,7 +183,10 @@ TEST(fields, lists_at_their_limits) {
     struct qn_buf ignored, body;
     qn_buf_init(&ignored, 1024);
     qn_buf_init(&body, 1 << 20);
-    static const struct { const char *name, *item, *code; int max; } lists[] = {
+    static const struct {
+        const char *name, *item, *code;
+        int max;
+    } lists[] = {
         {"stop", "\"x\"", "array_above_max_length", QN_STOPS_MAX},
         {"stop_token_ids", "7", "array_above_max_length", QN_STOP_IDS_MAX},
         {"logit_bias", "[7,1.5]", "array_above_max_length", QN_BIAS_MAX},
@@ -159,14 +213,19 @@ TEST(fields, rules_between_members) {
     struct qn_refusal r;
     struct qn_buf ignored;
     qn_buf_init(&ignored, 1024);
-    static const struct { const char *body; unsigned on; const char *code, *param; } bad[] = {
+    static const struct {
+        const char *body;
+        unsigned on;
+        const char *code, *param;
+    } bad[] = {
         {"{\"top_logprobs\":3}", QN_ON_CHAT, "invalid_value", "top_logprobs"},
         {"{\"top_logprobs\":3,\"logprobs\":false}", QN_ON_CHAT, "invalid_value", "top_logprobs"},
         {"{\"logprobs\":3}", QN_ON_CHAT, "invalid_type", "logprobs"},
         {"{\"logprobs\":true}", QN_ON_COMPLETIONS, "invalid_type", "logprobs"},
         {"{\"logprobs\":21}", QN_ON_COMPLETIONS, "integer_above_max_value", "logprobs"},
         {"{\"stream_options\":{\"include_usage\":true}}", QN_ON_CHAT, "invalid_value", "stream_options"},
-        {"{\"stream\":true,\"stream_options\":{\"include_obfuscation\":true}}", QN_ON_CHAT, "unsupported_value", "stream_options.include_obfuscation"},
+        {"{\"stream\":true,\"stream_options\":{\"include_obfuscation\":true}}", QN_ON_CHAT, "unsupported_value",
+         "stream_options.include_obfuscation"},
         {"{\"stream\":true,\"stream_options\":3}", QN_ON_CHAT, "invalid_type", "stream_options"},
         {"{\"stop\":\"\"}", QN_ON_CHAT, "invalid_value", "stop"},
         {"{\"stop\":[\"a\",\"\"]}", QN_ON_CHAT, "invalid_value", "stop[1]"},
@@ -179,7 +238,8 @@ TEST(fields, rules_between_members) {
         {"{\"logit_bias\":[[1]]}", QN_ON_CHAT, "invalid_type", "logit_bias[0]"},
         {"{\"n\":17}", QN_ON_CHAT, "integer_above_max_value", "n"},
         {"{\"best_of\":2}", QN_ON_COMPLETIONS, "unsupported_value", "best_of"},
-        {"{\"add_generation_prompt\":true,\"continue_final_message\":true}", QN_ON_CHAT, "invalid_value", "continue_final_message"},
+        {"{\"add_generation_prompt\":true,\"continue_final_message\":true}", QN_ON_CHAT, "invalid_value",
+         "continue_final_message"},
         {"{\"max_tokens\":4,\"min_tokens\":5}", QN_ON_CHAT, "integer_above_max_value", "min_tokens"},
         {"{\"repetition_penalty\":1.1,\"repeat_penalty\":1.2}", QN_ON_CHAT, "invalid_value", NULL},
         {"{\"tools\":[{}]}", QN_ON_CHAT, "unsupported_value", "tools"},
@@ -198,10 +258,12 @@ TEST(fields, rules_between_members) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         int rc = read_params(bad[i].body, bad[i].on, &p, &r, &ignored);
         if (rc >= 0 || strcmp(r.code, bad[i].code) || (bad[i].param && strcmp(r.param, bad[i].param)))
-            qn_test_fail(__FILE__, __LINE__, "%s: wanted %s at %s, got %s at %s", bad[i].body, bad[i].code, bad[i].param ? bad[i].param : "any",
-                         rc < 0 ? r.code : "no error", r.param);
+            qn_test_fail(__FILE__, __LINE__, "%s: wanted %s at %s, got %s at %s", bad[i].body, bad[i].code,
+                         bad[i].param ? bad[i].param : "any", rc < 0 ? r.code : "no error", r.param);
     }
-    EXPECT_EQ(read_params("{\"repetition_penalty\":1.25,\"repeat_penalty\":1.25,\"n\":16,\"best_of\":16}", QN_ON_COMPLETIONS, &p, &r, &ignored), 0);
+    EXPECT_EQ(read_params("{\"repetition_penalty\":1.25,\"repeat_penalty\":1.25,\"n\":16,\"best_of\":16}", QN_ON_COMPLETIONS, &p,
+                          &r, &ignored),
+              0);
     qn_buf_done(&ignored);
 }
 
@@ -210,9 +272,12 @@ TEST(fields, what_routers_add_to_every_body_passes) {
     struct qn_refusal r;
     struct qn_buf ignored;
     qn_buf_init(&ignored, 1024);
-    EXPECT_EQ(read_params("{\"no_stop_trim\":false,\"ignore_eos\":false,\"continue_final_message\":false,\"skip_special_tokens\":true,"
-                          "\"separate_reasoning\":true,\"stream_reasoning\":true,\"return_hidden_states\":false,\"include_reasoning\":true,\"min_tokens\":0}",
-                          QN_ON_CHAT, &p, &r, &ignored), 0);
+    EXPECT_EQ(
+        read_params("{\"no_stop_trim\":false,\"ignore_eos\":false,\"continue_final_message\":false,\"skip_special_tokens\":true,"
+                    "\"separate_reasoning\":true,\"stream_reasoning\":true,\"return_hidden_states\":false,\"include_reasoning\":"
+                    "true,\"min_tokens\":0}",
+                    QN_ON_CHAT, &p, &r, &ignored),
+        0);
     EXPECT_EQ(ignored.n, 0);
     EXPECT_EQ(p.skip_special_tokens, 1);
     qn_buf_done(&ignored);
@@ -223,7 +288,9 @@ TEST(fields, unknown_members_are_named_cleanly_and_within_bounds) {
     struct qn_refusal r;
     struct qn_buf ignored, body;
     qn_buf_init(&ignored, 1024);
-    EXPECT_EQ(read_params("{\"what_is_this\":1,\"a\\r\\nSet-Cookie: b\":2,\"kv_transfer_params\":{}}", QN_ON_CHAT, &p, &r, &ignored), 0);
+    EXPECT_EQ(
+        read_params("{\"what_is_this\":1,\"a\\r\\nSet-Cookie: b\":2,\"kv_transfer_params\":{}}", QN_ON_CHAT, &p, &r, &ignored),
+        0);
     EXPECT(strstr(ignored.p, "what_is_this"));
     EXPECT(strstr(ignored.p, "kv_transfer_params"));
     EXPECT(!strpbrk(ignored.p, "\r\n:"));

@@ -68,8 +68,11 @@ static long count(const json_t *v) {
 /* The scan's count is the number of values that jansson makes, for every shape of text. */
 TEST(json_guard, counts_what_the_parser_makes) {
     static const char *const texts[] = {
-        "{}", "{\"a\":1}", " { \"a\" : [ 1 , 2.5e-3 , true , null , \"x\" , { } , [ ] ] , \"b\" : { \"c\" : \"d\" } } ",
-        "{\"a\\\"b\":\"\\\\\",\"c\":[[],[[]],{\"d\":{}}]}", "{\"k\":-0.0,\"l\":[false,false],\"m\":\"a,b:c{d}[e]\"}",
+        "{}",
+        "{\"a\":1}",
+        " { \"a\" : [ 1 , 2.5e-3 , true , null , \"x\" , { } , [ ] ] , \"b\" : { \"c\" : \"d\" } } ",
+        "{\"a\\\"b\":\"\\\\\",\"c\":[[],[[]],{\"d\":{}}]}",
+        "{\"k\":-0.0,\"l\":[false,false],\"m\":\"a,b:c{d}[e]\"}",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         json_t *v = json_loads(texts[i], 0, NULL);
@@ -83,10 +86,29 @@ TEST(json_guard, counts_what_the_parser_makes) {
 }
 
 TEST(json_guard, bad_bodies_are_refused_without_repeating_them) {
-    static const struct { const char *s; size_t n; } bad[] = {
-        {"", 0}, {"[]", 2}, {"1", 1}, {"null", 4}, {"\"x\"", 3}, {"{", 1}, {"{\"secret\":1,\"secret\":2}", 23}, {"{\"a\":NaN}", 9},
-        {"{\"a\":\"\xff\"}", 9}, {"{\"a\":\"\\ud800\"}", 14}, {"{\"a\":1}x", 8}, {"\xef\xbb\xbf{}", 5}, {"{\"a\":99999999999999999999}", 26},
-        {"{\"a\":1e999}", 11}, {"{'secret':1}", 12}, {"{\"a\":\"secret\n\"}", 15}, {"{\"\\u0000\":1}", 12}, {"{\"a\":01}", 8}, {"{\"a\":1,}", 8},
+    static const struct {
+        const char *s;
+        size_t n;
+    } bad[] = {
+        {"", 0},
+        {"[]", 2},
+        {"1", 1},
+        {"null", 4},
+        {"\"x\"", 3},
+        {"{", 1},
+        {"{\"secret\":1,\"secret\":2}", 23},
+        {"{\"a\":NaN}", 9},
+        {"{\"a\":\"\xff\"}", 9},
+        {"{\"a\":\"\\ud800\"}", 14},
+        {"{\"a\":1}x", 8},
+        {"\xef\xbb\xbf{}", 5},
+        {"{\"a\":99999999999999999999}", 26},
+        {"{\"a\":1e999}", 11},
+        {"{'secret':1}", 12},
+        {"{\"a\":\"secret\n\"}", 15},
+        {"{\"\\u0000\":1}", 12},
+        {"{\"a\":01}", 8},
+        {"{\"a\":1,}", 8},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct qn_refusal r;

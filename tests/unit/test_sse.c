@@ -3,10 +3,10 @@
 #include "tests/lib/api_kit.h"
 #include "tests/run.h"
 
-#define CHAT "/v1/chat/completions"
+#define CHAT  "/v1/chat/completions"
 #define PLAIN "/v1/completions"
 
-struct sum {                /* what a stream said, by choice */
+struct sum { /* what a stream said, by choice */
     struct qn_buf text[8];
     char finish[8][24];
     int roles[8], n_finish, n_usage, n_events, done, errors, chunks_after_finish;
@@ -23,12 +23,14 @@ static void add_chunk(struct sum *s, const json_t *chunk, int chat, int want_usa
         EXPECT_EQ(json_array_size(choices), 0);
         s->prompt_tokens = (long)json_integer_value(json_object_get(usage, "prompt_tokens"));
         s->completion_tokens = (long)json_integer_value(json_object_get(usage, "completion_tokens"));
-        s->cached_tokens = (long)json_integer_value(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"));
+        s->cached_tokens =
+            (long)json_integer_value(json_object_get(json_object_get(usage, "prompt_tokens_details"), "cached_tokens"));
     }
     json_array_foreach(choices, k, c) {
         int i = (int)json_integer_value(json_object_get(c, "index"));
         ASSERT(i >= 0 && i < 8);
-        const json_t *delta = json_object_get(c, "delta"), *t = chat ? json_object_get(delta, "content") : json_object_get(c, "text");
+        const json_t *delta = json_object_get(c, "delta"),
+                     *t = chat ? json_object_get(delta, "content") : json_object_get(c, "text");
         if (s->finish[i][0]) s->chunks_after_finish++;
         if (t) {
             EXPECT(qn_utf8_valid(json_string_value(t), json_string_length(t)));
@@ -75,7 +77,8 @@ static void sum_done(struct sum *s) {
     for (int i = 0; i < 8; i++) qn_buf_done(&s->text[i]);
 }
 
-static void run_stream(struct got *g, struct sum *s, struct qn_api *a, const char *path, const char *body, size_t read_max, int want_usage) {
+static void run_stream(struct got *g, struct sum *s, struct qn_api *a, const char *path, const char *body, size_t read_max,
+                       int want_usage) {
     struct ask q = {.path = path, .body = body, .read_max = read_max};
     kit_run(g, a, &q);
     ASSERT_EQ(g->replies, 1);
@@ -111,7 +114,10 @@ TEST_SLOW(sse, every_split_adds_up_to_the_whole, 60) {
                     script.n_cached = 5;
                     struct got g;
                     struct sum s;
-                    run_stream(&g, &s, a, CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true,\"n\":2,\"stream_options\":{\"include_usage\":true}}", reads[k], 1);
+                    run_stream(&g, &s, a, CHAT,
+                               "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true,\"n\":2,\"stream_"
+                               "options\":{\"include_usage\":true}}",
+                               reads[k], 1);
                     for (int i = 0; i < 2; i++) {
                         EXPECT_MEM(s.text[i].p, s.text[i].n, texts[t], n);
                         EXPECT_STR(s.finish[i], "stop");
@@ -149,7 +155,8 @@ TEST(sse, streamed_is_what_whole_says) {
             json_t *v = json_loadb(w.body.p, w.body.n, 0, NULL);
             ASSERT(v);
             const json_t *c = json_array_get(json_object_get(v, "choices"), 0);
-            const json_t *text = kind & 1 ? json_object_get(c, "text") : json_object_get(json_object_get(c, "message"), "content");
+            const json_t *text =
+                kind & 1 ? json_object_get(c, "text") : json_object_get(json_object_get(c, "message"), "content");
             EXPECT_MEM(json_string_value(text), json_string_length(text), story, sizeof story - 1);
             snprintf(body, sizeof body, "{%s%s,\"max_tokens\":50,\"stream\":true}", what, lp);
             run_stream(&g, &s, a, path, body, max, 0);
@@ -169,7 +176,8 @@ TEST(sse, logprobs_of_the_chunks_join_to_those_of_the_whole) {
     for (int chat = 0; chat < 2; chat++) {
         struct got w, g;
         char body[256];
-        const char *what = chat ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"logprobs\":true,\"top_logprobs\":3" : "\"prompt\":\"pq\",\"echo\":true,\"logprobs\":3";
+        const char *what = chat ? "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"logprobs\":true,\"top_logprobs\":3"
+                                : "\"prompt\":\"pq\",\"echo\":true,\"logprobs\":3";
         const char *list = chat ? "content" : "tokens";
         script_say(story);
         snprintf(body, sizeof body, "{%s,\"max_tokens\":50}", what);
@@ -220,6 +228,40 @@ TEST(sse, a_record_larger_than_the_readers_buffer_arrives_in_parts) {
     qn_api_close(a);
 }
 
+/* A backlog far larger than the reader's buffer, in small records that each grow by escaping. */
+TEST(sse, a_backlog_fills_every_buffer_and_no_more) {
+    struct qn_api *a = kit_open((struct qn_api_opts){0});
+    char *text = malloc(6001);
+    for (int i = 0; i < 6000; i++) text[i] = "ab\x01\"c\n"[i * 7 % 6];
+    text[6000] = 0;
+    for (size_t max = 512; max < 900; max += 13)
+        for (int usage = 0; usage < 3; usage++) {
+            static const char *const opts[] = {"", ",\"stream_options\":{\"include_usage\":true}",
+                                               ",\"stream_options\":{\"continuous_usage_stats\":true}"};
+            char body[256];
+            struct got g;
+            script_say(text);
+            snprintf(body, sizeof body, "{\"prompt\":\"p\",\"stream\":true,\"max_tokens\":9%s}", opts[usage]);
+            struct ask q = {.path = PLAIN, .body = body, .read_max = max};
+            kit_run(&g, a, &q);
+            struct qn_buf all;
+            const char *at = g.body.p, *line;
+            qn_buf_init(&all, 1 << 20);
+            while ((line = kit_event(&at)) && strcmp(line, "[DONE]")) {
+                json_t *v = json_loads(line, 0, NULL);
+                ASSERT(v);
+                const json_t *t = json_object_get(json_array_get(json_object_get(v, "choices"), 0), "text");
+                qn_buf_put(&all, json_string_value(t), json_string_length(t));
+                json_decref(v);
+            }
+            EXPECT_MEM(all.p, all.n, text, 6000);
+            qn_buf_done(&all);
+            kit_done_with(&g);
+        }
+    free(text);
+    qn_api_close(a);
+}
+
 TEST(sse, waiting_records_merge_into_one_chunk) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
     script_say("one two three four five");
@@ -240,7 +282,10 @@ TEST(sse, prompts_times_n_are_the_choices) {
         script.reason = QN_FINISH_LENGTH;
         struct got g;
         struct sum s;
-        run_stream(&g, &s, a, PLAIN, "{\"prompt\":[\"ab\",\"cde\",\"f\"],\"n\":2,\"echo\":true,\"stream\":true,\"stream_options\":{\"include_usage\":true}}", 600, 1);
+        run_stream(&g, &s, a, PLAIN,
+                   "{\"prompt\":[\"ab\",\"cde\",\"f\"],\"n\":2,\"echo\":true,\"stream\":true,\"stream_options\":{\"include_"
+                   "usage\":true}}",
+                   600, 1);
         static const char *const want[] = {"abxyz", "abxyz", "cdexyz", "cdexyz", "fxyz", "fxyz"};
         for (int i = 0; i < 6; i++) {
             EXPECT_MEM(s.text[i].p, s.text[i].n, want[i], strlen(want[i]));
@@ -262,8 +307,10 @@ TEST(sse, usage_on_every_chunk_when_asked) {
     for (size_t max = 512; max <= 4096; max *= 2) {
         script_say("abcdef");
         script.per_poll = 1;
-        struct ask q = {.path = CHAT, .read_max = max,
-                        .body = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}"};
+        struct ask q = {.path = CHAT,
+                        .read_max = max,
+                        .body = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true,\"stream_options\":{"
+                                "\"include_usage\":true,\"continuous_usage_stats\":true}}"};
         struct got g;
         kit_run(&g, a, &q);
         const char *at = g.body.p, *line;
@@ -289,7 +336,10 @@ TEST(sse, usage_on_every_chunk_when_asked) {
 /* An error after the 200 is one event; no [DONE] follows, and the connection is cut. */
 TEST(sse, an_error_inside_a_stream_is_one_event_then_the_end) {
     struct qn_api *a = kit_open((struct qn_api_opts){0});
-    static const struct { int code; const char *string; } codes[] = {{QN_E_DEADLINE, "deadline_exceeded"}, {QN_E_INTERNAL, "server_error"}, {QN_E_CLOSED, "draining"}};
+    static const struct {
+        int code;
+        const char *string;
+    } codes[] = {{QN_E_DEADLINE, "deadline_exceeded"}, {QN_E_INTERNAL, "server_error"}, {QN_E_CLOSED, "draining"}};
     for (size_t k = 0; k < sizeof codes / sizeof *codes; k++)
         for (int at = 1; at < 4; at++) {
             script_say("abcdef");
@@ -314,7 +364,9 @@ TEST(sse, a_silent_stream_pings) {
     qn_clock_fake(1000 * QN_S);
     struct qn_api *a = kit_open((struct qn_api_opts){.ping_ms = 5000});
     struct got g;
-    struct ask q = {.path = CHAT, .body = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true}", .type = "application/json"};
+    struct ask q = {.path = CHAT,
+                    .body = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true}",
+                    .type = "application/json"};
     q.n_body = strlen(q.body);
     script_say("ab");
     script.per_poll = 1;

@@ -238,6 +238,8 @@ TEST_SLOW(logits, gemma_is_no_worse_than_llama_cpp, 240) { no_worse("gemma-3-270
 
 /* Dequantised weights in float32 on both sides: what remains is rounding (6e-5 measured). */
 static void yardstick_agrees(const char *name, int most) {
+    const char *build = getenv("QN_BUILD"); /* as the runner sets it: a sanitizer makes the plain loops ten times slower */
+    if (build && strstr(build, "san")) most = most / 8 + 1;
     struct outcome o = run_real(name, 1, most);
     EXPECT_EQ(o.n, 5 * most);
     EXPECT_EQ((int)lround(o.top1 * o.n) + o.n_tied, o.n);

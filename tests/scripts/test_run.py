@@ -99,7 +99,7 @@ def the_unit_verifies_and_is_closed():
     with tempfile.TemporaryDirectory() as d, open(os.path.join(ROOT, "systemd/quernd.service")) as f:
         path = f"{d}/quernd.service"
         with open(path, "w") as out:
-            out.write(f.read().replace("@bindir@/quernd", sys.executable))
+            out.write(f.read().replace("@bindir@/quernd", sys.executable).replace("/bin/kill", sys.executable))
         r = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
         eq([x for x in (r.stdout + r.stderr).splitlines() if "quernd.service" in x], [])
         r = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", path], capture_output=True, text=True)

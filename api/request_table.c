@@ -35,7 +35,7 @@ const struct qn_field qn_request_table[] = {
     ANY("prompt", QN_ON_COMPLETIONS | QN_ON_TOKENIZE, prompt, "", "string, list of strings, token ids, list of lists of ids"),
     ANY("content", QN_ON_TOKENIZE, content, "", "llama.cpp's spelling of prompt"),
     ANY("tokens", QN_ON_DETOKENIZE, tokens, "", "ids below the vocabulary's size"),
-    INT("max_completion_tokens", GEN, max_completion_tokens, 1, TOKENS_MOST, "to the context's end", "wins over max_tokens"),
+    INT("max_completion_tokens", GEN, max_completion_tokens, 1, TOKENS_MOST, "to the context's end", "wins over max_tokens; bounded by the context"),
     INT("max_tokens", QN_ON_CHAT, max_tokens, 1, TOKENS_MOST, "to the context's end", ""),
     INT("max_tokens", QN_ON_COMPLETIONS, max_tokens, 0, TOKENS_MOST, "16", "0 with echo and logprobs scores the prompt"),
     INT("n_predict", GEN, n_predict, -1, TOKENS_MOST, "", "llama.cpp's max_tokens; -1: to the context's end"),

@@ -270,7 +270,9 @@ int qn_engine_submit(struct qn_engine *e, const struct qn_job *job, struct qn_st
     if (queue_it(e, job) < 0) return qn_fail(err, QN_E_FULL, "the queue is full (%d requests or %lld tokens wait)", e->opts.waiting_max,
                                              (long long)e->opts.waiting_tokens_max);
     struct qn_stream *st = NULL;
-    rc = qn_stream_new(&st, e, job, e->tok, e->ends, e->n_ends, e->opts.step_rows);
+    struct qn_job own = *job;
+    if (e->opts.no_prefix_cache) own.cache_prompt = 0;
+    rc = qn_stream_new(&st, e, &own, e->tok, e->ends, e->n_ends, e->opts.step_rows);
     if (rc < 0) {
         atomic_fetch_sub(&e->pending, 1);
         atomic_fetch_sub(&e->pending_tokens, (int64_t)job->n_prompt);

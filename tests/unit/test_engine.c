@@ -101,6 +101,7 @@ static void invariance(const char *path, const char *device, int n, int n_most, 
         struct qn_engine_stats s;
         qn_engine_stats(e, &s);
         if (w == 1) EXPECT(s.cached_tokens > 0);
+        if (ways[w].no_cache) EXPECT_EQ(s.cached_tokens, 0);
         if (ways[w].preempt) EXPECT(s.preemptions > 0);
         EXPECT_EQ(s.kv_held, 0);
         EXPECT_EQ(s.kv_free + s.kv_cached, s.kv_total);

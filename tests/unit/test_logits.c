@@ -225,21 +225,29 @@ static struct outcome run_real(const char *name, int ref, int most) {
     return o;
 }
 
-/* What llama.cpp gets on the same positions (README.md of the vectors), and the standard error of its top-1 share. */
-static void no_worse(const char *name, double peer_top1, double top1_error, double peer_mean) {
-    struct outcome o = run_real(name, 0, 0);
-    EXPECT(o.top1 >= peer_top1 - 2 * top1_error);
-    EXPECT(o.mean <= peer_mean);
+/* As the runner tells: a sanitizer makes all this ten times slower, so it sees the beginning of each prompt only. */
+static int under_sanitizer(void) {
+    const char *build = getenv("QN_BUILD");
+    return build && strstr(build, "san") != NULL;
 }
 
-TEST_SLOW(logits, smollm2_is_no_worse_than_llama_cpp, 240) { no_worse("smollm2-135m-instruct-q4_1", 0.9650, 0.0036, 0.0565); }
-TEST_SLOW(logits, qwen_is_no_worse_than_llama_cpp, 240) { no_worse("qwen2.5-coder-0.5b-instruct-q4_k_m", 0.9825, 0.0028, 0.0330); }
-TEST_SLOW(logits, gemma_is_no_worse_than_llama_cpp, 240) { no_worse("gemma-3-270m-q4_k_m", 0.9523, 0.0045, 0.0772); }
+/* Against what llama.cpp gets on the same positions (README.md of the vectors): its agreement and mean with the standard
+ * errors that as many positions as are run here have. */
+static void no_worse(const char *name, double peer_top1, double top1_deviation, double peer_mean, double mean_deviation) {
+    int some = under_sanitizer();
+    struct outcome o = run_real(name, 0, some ? 40 : 0);
+    EXPECT(o.n > (some ? 190 : 2000));
+    EXPECT(o.top1 >= peer_top1 - (some ? 3 : 2) * top1_deviation / sqrt(o.n));
+    EXPECT(o.mean <= peer_mean + (some ? 3 * mean_deviation / sqrt(o.n) : 0));
+}
+
+TEST_SLOW(logits, smollm2_is_no_worse_than_llama_cpp, 240) { no_worse("smollm2-135m-instruct-q4_1", 0.9650, 0.184, 0.0565, 0.061); }
+TEST_SLOW(logits, qwen_is_no_worse_than_llama_cpp, 240) { no_worse("qwen2.5-coder-0.5b-instruct-q4_k_m", 0.9825, 0.131, 0.0330, 0.042); }
+TEST_SLOW(logits, gemma_is_no_worse_than_llama_cpp, 240) { no_worse("gemma-3-270m-q4_k_m", 0.9523, 0.213, 0.0772, 0.095); }
 
 /* Dequantised weights in float32 on both sides: what remains is rounding (6e-5 measured). */
 static void yardstick_agrees(const char *name, int most) {
-    const char *build = getenv("QN_BUILD"); /* as the runner sets it: a sanitizer makes the plain loops ten times slower */
-    if (build && strstr(build, "san")) most = most / 8 + 1;
+    if (under_sanitizer()) most = most / 8 + 1;
     struct outcome o = run_real(name, 1, most);
     EXPECT_EQ(o.n, 5 * most);
     EXPECT_EQ((int)lround(o.top1 * o.n) + o.n_tied, o.n);

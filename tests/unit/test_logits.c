@@ -314,8 +314,8 @@ TEST(logits, bits_do_not_depend_on_cuts_and_neighbours_in_any_family) {
         }
 }
 
-TEST_SLOW(logits, bits_do_not_depend_on_cuts_and_neighbours_in_a_real_model, 120) {
+TEST_SLOW(logits, bits_do_not_depend_on_cuts_and_neighbours_in_a_real_model, 240) {
     const char *path = client_model("smollm2-135m-instruct-q4_1");
     ASSERT(path != NULL);
-    cuts_keep_bits(path, 0, 100);
+    cuts_keep_bits(path, 0, under_sanitizer() ? 40 : 100);
 }

@@ -381,8 +381,10 @@ TEST(engine, the_queue_is_bounded_and_deadlines_hold) {
     int accepted = 0, refused = 0;
     for (int i = 0; i < 8; i++) {
         struct qn_job j = mixed_job(e, i, 30, 1500);
-        if (i == 1) j.deadline_ns = qn_clock_ns() + 30 * QN_MS;
+        if (i == 0) j.n_logprobs = 20; /* fat records that nobody reads: it soon pauses, and keeps the only slot for a second */
+        if (i == 1) j.deadline_ns = qn_clock_ns() + 200 * QN_MS;
         int rc = client_submit(e, &s[i], j);
+        if (i == 0) s[0].hold = 1;
         if (rc == 0) accepted++;
         else if (rc == QN_E_FULL) refused++;
     }

@@ -57,7 +57,7 @@ struct qn_engine {
     _Atomic uint64_t rejected;
 
     /* Engine thread. */
-    int out_max, picks_max, n_samplers, told; /* told: some stream got news in this step */
+    int out_max, picks_max, n_samplers, n_waiting, told; /* told: some stream got news in this step */
     struct qn_sampler *samplers[QN_SAMPLERS_MAX];
     float *sampler_row[QN_SAMPLERS_MAX];
     _Atomic int sampler_busy[QN_SAMPLERS_MAX];
@@ -77,8 +77,9 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err); /* scratch, an
 void qn_engine_step_close(struct qn_engine *e);
 /* pace.c */
 void qn_pace_note(struct qn_pace *p, int decode_rows, int prefill_rows, double seconds);
-/* Prefill rows that may join a step of running decodes so that it takes at most `stretch` times its usual time. */
-int qn_pace_chunk(const struct qn_pace *p, double stretch, int least, int most);
+/* Prefill rows that may join a step of running decodes so that it takes at most `stretch` times its usual time; with
+ * n_waiting requests behind the one that is being prefilled, longer in proportion. */
+int qn_pace_chunk(const struct qn_pace *p, double stretch, int n_waiting, int least, int most);
 /* stats.c */
 void qn_engine_publish(struct qn_engine *e);
 

@@ -303,6 +303,7 @@ static void refresh_counts(struct qn_engine *e) {
     e->now.prefix_queries = kv.queries_tokens;
     e->now.prefix_hits = kv.hits_tokens;
     e->now.running = sc.running;
+    e->n_waiting = sc.waiting;
     e->now.preemptions = sc.preemptions;
     atomic_store(&e->running, sc.running);
 }
@@ -347,7 +348,7 @@ static void turn(struct qn_engine *e) {
     take_closed(e, closed);
     if (e->opts.preempt_every && e->now.steps % (uint64_t)e->opts.preempt_every == (uint64_t)e->opts.preempt_every - 1)
         qn_sched_preempt_one(e->sched);
-    if (e->opts.stretch > 0) qn_sched_set_chunk(e->sched, qn_pace_chunk(&e->pace, e->opts.stretch, CHUNK_LEAST, e->opts.prefill_chunk));
+    if (e->opts.stretch > 0) qn_sched_set_chunk(e->sched, qn_pace_chunk(&e->pace, e->opts.stretch, e->n_waiting, CHUNK_LEAST, e->opts.prefill_chunk));
     const struct qn_plan *p = qn_sched_plan(e->sched, now);
     do_drops(e, p);
     tell_started(e, p);

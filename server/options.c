@@ -78,7 +78,7 @@ const struct qn_option qn_options[] = {
     { "engine.prefill_chunk", QN_OPT_INT, AT(prefill_chunk), 0, 8192, "auto", NULL, QN_RESTART, NULL, NULL,
       "Most prompt tokens of a step that running streams share; auto: 256. Less are taken where engine.step_stretch says so." },
     { "engine.step_stretch", QN_OPT_INT, AT(step_stretch), 0, 100, "2", NULL, QN_RESTART, NULL, NULL,
-      "Prompt tokens join running streams only while the step takes at most this many times its usual time, so that their gaps stay even; 0: no bound." },
+      "Prompt tokens join running streams only while the step takes at most this many times its usual time, so that their gaps stay even; more while many wait; 0: no bound." },
     { "engine.speculation", QN_OPT_BOOL, AT(speculation), 0, 1, "true", NULL, QN_RESTART, NULL, NULL,
       "Guess tokens ahead from the text so far and check several in one step; answers stay the same, text that repeats itself comes faster." },
     { "engine.draft_rows", QN_OPT_INT, AT(draft_rows), 0, 64, "auto", NULL, QN_RESTART, NULL, NULL,

@@ -102,8 +102,6 @@ struct qn_engine_info {     /* constant after open */
     struct qn_str chat_template; /* p NULL: none */
 };
 
-struct qn_hist { uint64_t n, bucket[24]; double sum; }; /* bounds: QN_HIST_* tables in engine.c by name */
-
 struct qn_engine_stats {    /* a consistent snapshot taken once a step */
     int running, waiting;
     int64_t waiting_tokens;

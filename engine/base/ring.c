@@ -57,14 +57,6 @@ void qn_ring_commit(struct qn_ring *r) {
     r->reserved = 0;
 }
 
-uint32_t qn_ring_room(struct qn_ring *r, uint32_t count) {
-    uint32_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
-    uint32_t free_bytes = r->cap - (tail - atomic_load_explicit(&r->head, memory_order_acquire));
-    /* One record at most loses its own size to a filler before the end of the buffer. */
-    uint32_t each = free_bytes / (count + 1);
-    return each > 2 * UNIT ? (each - UNIT) & ~(uint32_t)(UNIT - 1) : 0;
-}
-
 const void *qn_ring_peek(struct qn_ring *r, uint32_t *n) {
     for (;;) {
         uint32_t head = atomic_load_explicit(&r->head, memory_order_relaxed);

@@ -23,8 +23,6 @@ void qn_ring_done(struct qn_ring *r);
 /* Producer. Where a record of n bytes may be written (16-byte aligned), or NULL when there is no room for it now. */
 void *qn_ring_reserve(struct qn_ring *r, uint32_t n);
 void qn_ring_commit(struct qn_ring *r);
-/* Producer. The largest n for which `count` records of n bytes are sure to fit one after the other; 0: none. */
-uint32_t qn_ring_room(struct qn_ring *r, uint32_t count);
 
 /* Consumer. The oldest record and its size, or NULL. It stays valid until consume(). */
 const void *qn_ring_peek(struct qn_ring *r, uint32_t *n);

@@ -146,29 +146,6 @@ TEST(base, ring_keeps_order_and_bytes_between_threads) {
     qn_ring_done(&r);
 }
 
-TEST(base, ring_room_is_never_too_hopeful) {
-    for (uint32_t before = 0; before < 64; before++) {
-        struct qn_ring r;
-        ASSERT_EQ(qn_ring_init(&r, 1024), 0);
-        for (uint32_t i = 0; i < before; i++) {
-            ASSERT(qn_ring_reserve(&r, 1 + i % 50));
-            qn_ring_commit(&r);
-            if (i % 3) {
-                uint32_t n;
-                ASSERT(qn_ring_peek(&r, &n));
-                qn_ring_consume(&r);
-            }
-            if (qn_ring_room(&r, 3) == 0) break;
-        }
-        uint32_t room = qn_ring_room(&r, 3);
-        for (int k = 0; room && k < 3; k++) {
-            ASSERT(qn_ring_reserve(&r, room) != NULL);
-            qn_ring_commit(&r);
-        }
-        qn_ring_done(&r);
-    }
-}
-
 TEST(base, fake_clock) {
     qn_clock_fake(5 * QN_S);
     EXPECT_EQ(qn_clock_ns(), 5 * QN_S);

@@ -56,8 +56,9 @@ struct qn_attn_tile {
  * length says "padded". */
 struct qn_cpu_isa {
     const char *name;
-    /* out[c*stride + lane] = sum over the inputs of w's 16 outputs for columns c < g of one group (g <= 16). */
-    void (*tile[QN_FMT_COUNT])(const uint8_t *w, int steps, const void *group, int g, float *out, size_t stride);
+    /* out[c*stride + lane] = sum over the inputs of w's 16 outputs for columns c < g of one group (g <= 16). `next` is the
+     * tile that this thread will read after w, a hint for prefetching only. */
+    void (*tile[QN_FMT_COUNT])(const uint8_t *w, int steps, const uint8_t *next, const void *group, int g, float *out, size_t stride);
     /* n_blocks*32 padded floats into column c of a group's records. */
     void (*quant)(const float *x, int n_blocks, uint8_t *rec, int g, int c);
     /* If y: x += scale * (post ? rmsnorm(y)*post : y). If out: out = rmsnorm(x)*gain. d elements, arrays padded to 16

@@ -34,8 +34,10 @@ static const void *group_of(const struct qn_act *a, const struct qn_weight *w, i
     return a->q + (size_t)r0 * (size_t)a->n_blocks * QN_AREC;
 }
 
-static void run_tile(const struct product *p, const struct qn_weight *w, int tile, int r0, int g, float *out, size_t stride) {
-    p->b->isa->tile[w->fmt](w->data + (size_t)tile * w->tile_bytes, w->steps, group_of(p->act, w, r0), g, out, stride);
+static const uint8_t *tile_of(const struct qn_weight *w, int tile) { return w->data + (size_t)tile * w->tile_bytes; }
+
+static void run_tile(const struct product *p, const struct qn_weight *w, int tile, const uint8_t *next, int r0, int g, float *out, size_t stride) {
+    p->b->isa->tile[w->fmt](tile_of(w, tile), w->steps, next, group_of(p->act, w, r0), g, out, stride);
 }
 
 static void finish_tail(const struct product *p, float *out, int n) {
@@ -49,7 +51,7 @@ static void linear_tile(const struct product *p, const struct part *part, int ti
     size_t stride = part->stride;
     int copy = p->by_row_tail && lanes < QN_LANES;
     if (copy) o = tail, stride = QN_LANES;
-    run_tile(p, w, tile, r0, g, o, stride);
+    run_tile(p, w, tile, tile + 1 < w->n_tiles || part == &p->part[p->n - 1] ? tile_of(w, tile + 1) : part[1].w->data, r0, g, o, stride);
     for (int c = 0; c < g; c++) {
         float *oc = o + (size_t)c * stride;
         if (part->bias)
@@ -63,15 +65,11 @@ static void linear_tile(const struct product *p, const struct part *part, int ti
 static void glu_unit(const struct product *p, int unit, int r0, int g) {
     _Alignas(64) float h[2][QN_GROUP][32];
     const struct qn_weight *gate = p->part[0].w, *up = p->up;
-    for (int t = 0; t < 2; t++) {
-        int tile = unit * 2 + t;
-        if (tile < gate->n_tiles) {
-            run_tile(p, gate, tile, r0, g, &h[0][0][t * 16], 32);
-            run_tile(p, up, tile, r0, g, &h[1][0][t * 16], 32);
-        } else {
-            for (int c = 0; c < g; c++) memset(&h[0][c][16], 0, 64), memset(&h[1][c][16], 0, 64);
-        }
-    }
+    int tile = unit * 2, end = tile + 2 < gate->n_tiles ? tile + 2 : gate->n_tiles;
+    for (int t = tile; t < end; t++) run_tile(p, gate, t, t + 1 < end ? tile_of(gate, t + 1) : tile_of(up, tile), r0, g, &h[0][0][(t - tile) * 16], 32);
+    for (int t = tile; t < end; t++) run_tile(p, up, t, t + 1 < end ? tile_of(up, t + 1) : tile_of(gate, end), r0, g, &h[1][0][(t - tile) * 16], 32);
+    if (end - tile == 1)
+        for (int c = 0; c < g; c++) memset(&h[0][c][16], 0, 64), memset(&h[1][c][16], 0, 64);
     for (int c = 0; c < g; c++) {
         p->b->isa->glu(h[0][c], h[0][c], h[1][c], 32, p->kind);
         qn_act_put(p->b, p->out_act, p->rows, r0 + c, unit, 1, h[0][c]);

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define INL static inline __attribute__((always_inline))
-enum { AHEAD = 2048, COLS_MAX = 4 };
+enum { COLS_MAX = 4 };
 
 struct pair { __m256 a, b; }; /* 16 lanes */
 struct blk {
@@ -169,7 +169,7 @@ INL void cols(const struct blk *b, const uint8_t *rec, int g, const enum kind ki
 }
 
 INL void prefetch(const uint8_t *p, const int bytes) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
 INL void put(float (*acc)[16], int g, float *out, size_t stride) {
@@ -182,7 +182,7 @@ INL void put(float (*acc)[16], int g, float *out, size_t stride) {
         _Alignas(32) float acc[QN_GROUP][16] = { { 0 } }; \
         for (int s = 0; s < steps; s++, w += bytes, rec += g * QN_AREC) { \
             struct blk b; \
-            prefetch(w, bytes); \
+            prefetch(qn_tile_ahead(w, next, s, steps, bytes), bytes); \
             open_##f(&b, w); \
             cols(&b, rec, g, kind, bits, offset, acc); \
         } \
@@ -194,10 +194,11 @@ INL void put(float (*acc)[16], int g, float *out, size_t stride) {
         _Alignas(32) float acc[QN_GROUP][16] = { { 0 } }; \
         for (int s = 0; s < steps; s++, w += bytes) { \
             struct step st; \
+            const uint8_t *ahead = qn_tile_ahead(w, next, s, steps, bytes); \
             step_##f(&st, w); \
             for (int i = 0; i < 8; i++, rec += g * QN_AREC) { \
                 struct blk b; \
-                prefetch(w + i * (bytes / 8), bytes / 8); \
+                prefetch(ahead + i * (bytes / 8), bytes / 8); \
                 open_##f(&b, &st, w, i); \
                 cols(&b, rec, g, kind, bits, offset, acc); \
             } \
@@ -229,6 +230,7 @@ BLOCKS256(k6, SYM16, 6, 32, 3392)
     } \
     void qn_tile_##f##_avx2(QN_TILE_ARGS) { \
         const float *x = group; \
+        (void)next; \
         int c = 0; \
         for (; c + 4 <= g; c += 4) f##_n(w, steps, x + c, g, out + (size_t)c * stride, stride, 4); \
         if (g - c == 3) f##_n(w, steps, x + c, g, out + (size_t)c * stride, stride, 3); \

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define INL static inline __attribute__((always_inline))
-enum { ABREAST = 4, AHEAD = 2048 /* bytes that a prefetch runs before the weights */ };
+enum { ABREAST = 4 };
 
 struct blk { /* 32 inputs of 16 outputs */
     __m512i w[8];
@@ -181,7 +181,7 @@ INL void all_cols(const struct blk *b, const uint8_t *rec, const int g, const in
 
 INL void prefetch(const uint8_t *p, const int bytes) {
 #pragma GCC unroll 16
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
 }
 
 INL void put(const __m512 *acc, const int n, float *out, size_t stride) {
@@ -195,7 +195,7 @@ INL void zero(__m512 *acc, const int n) {
 }
 
 /* Kernels for columns c0..c0+n-1 of a group of g, for formats with steps of 32 and of 256 inputs. */
-#define KERNEL_ARGS const uint8_t *w, int steps, const uint8_t *group, float *out, size_t stride, const int g, const int c0, const int n
+#define KERNEL_ARGS const uint8_t *w, int steps, const uint8_t *next, const uint8_t *group, float *out, size_t stride, const int g, const int c0, const int n
 #define BLOCKS32(f, kind, bytes) \
     INL void f##_g(KERNEL_ARGS) { \
         const uint8_t *rec = group; \
@@ -203,7 +203,7 @@ INL void zero(__m512 *acc, const int n) {
         zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, rec += g * QN_AREC) { \
             struct blk b; \
-            prefetch(w, bytes); \
+            prefetch(qn_tile_ahead(w, next, s, steps, bytes), bytes); \
             open_##f(&b, w); \
             all_cols(&b, rec, g, c0, n, kind, acc); \
         } \
@@ -216,10 +216,11 @@ INL void zero(__m512 *acc, const int n) {
         zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes) { \
             struct step st; \
+            const uint8_t *ahead = qn_tile_ahead(w, next, s, steps, bytes); \
             step_##f(&st, w); \
             for (int i = 0; i < 8; i++, rec += g * QN_AREC) { \
                 struct blk b; \
-                prefetch(w + i * (bytes / 8), bytes / 8); \
+                prefetch(ahead + i * (bytes / 8), bytes / 8); \
                 open_##f(&b, &st, w, i); \
                 all_cols(&b, rec, g, c0, n, kind, acc); \
             } \
@@ -245,7 +246,7 @@ BLOCKS256(k6, SYM16, 3392)
         zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, x += g) { \
             __m512 v = load; \
-            if (g <= 4 && s % (64 / bytes) == 0) prefetch(w, 64); \
+            if (g <= 4 && s % (64 / bytes) == 0) prefetch(qn_tile_ahead(w, next, s, steps, bytes), 64); \
             _Pragma("GCC unroll 16") for (int c = 0; c < n; c++) acc[c] = _mm512_fmadd_ps(v, bc_f(x + c), acc[c]); \
         } \
         put(acc, n, out, stride); \
@@ -258,21 +259,21 @@ FLOATS(bf16, 32, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm
 #define TILE(isa, F, f) \
     void qn_tile_##f##_avx512(QN_TILE_ARGS) { \
         int c = 0; \
-        for (; c + 4 <= g; c += 4) f##_g(w, steps, group, out + (size_t)c * stride, stride, g, c, 4); \
-        for (; c < g; c++) f##_g(w, steps, group, out + (size_t)c * stride, stride, g, c, 1); \
+        for (; c + 4 <= g; c += 4) f##_g(w, steps, next, group, out + (size_t)c * stride, stride, g, c, 4); \
+        for (; c < g; c++) f##_g(w, steps, next, group, out + (size_t)c * stride, stride, g, c, 1); \
     }
 #else
 #define ONE(f, n) \
-    static __attribute__((noinline)) void f##_##n(const uint8_t *w, int steps, const uint8_t *group, float *out, size_t stride) { \
-        f##_g(w, steps, group, out, stride, n, 0, n); \
+    static __attribute__((noinline)) void f##_##n(const uint8_t *w, int steps, const uint8_t *next, const uint8_t *group, float *out, size_t stride) { \
+        f##_g(w, steps, next, group, out, stride, n, 0, n); \
     }
 #define TILE(isa, F, f) \
     ONE(f, 1) ONE(f, 2) ONE(f, 3) ONE(f, 4) ONE(f, 5) ONE(f, 6) ONE(f, 7) ONE(f, 8) \
     ONE(f, 9) ONE(f, 10) ONE(f, 11) ONE(f, 12) ONE(f, 13) ONE(f, 14) ONE(f, 15) ONE(f, 16) \
     void qn_tile_##f##_avx512(QN_TILE_ARGS) { \
-        static void (*const by_g[QN_GROUP])(const uint8_t *, int, const uint8_t *, float *, size_t) = { \
+        static void (*const by_g[QN_GROUP])(const uint8_t *, int, const uint8_t *, const uint8_t *, float *, size_t) = { \
             f##_1, f##_2, f##_3, f##_4, f##_5, f##_6, f##_7, f##_8, f##_9, f##_10, f##_11, f##_12, f##_13, f##_14, f##_15, f##_16 }; \
-        by_g[g - 1](w, steps, group, out, stride); \
+        by_g[g - 1](w, steps, next, group, out, stride); \
     }
 #endif
 QN_EACH_FMT(TILE, avx512)

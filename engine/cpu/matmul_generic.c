@@ -128,6 +128,7 @@ static void block_col(const struct block *b, const struct layout *l, const uint8
 }
 
 static void tile_quant(enum qn_fmt fmt, QN_TILE_ARGS) {
+    (void)next;
     const struct layout *l = &layouts[fmt];
     const uint8_t *rec = group;
     int n = qn_fmt_info[fmt].step_elems / 32;
@@ -142,6 +143,7 @@ static void tile_quant(enum qn_fmt fmt, QN_TILE_ARGS) {
 }
 
 static void tile_float(enum qn_fmt fmt, QN_TILE_ARGS) {
+    (void)next;
     const float *x = group;
     float acc[QN_GROUP][16] = { { 0 } };
     for (int s = 0; s < steps; s++, x += g, w += qn_fmt_info[fmt].step_bytes) {
@@ -160,7 +162,7 @@ static void tile_float(enum qn_fmt fmt, QN_TILE_ARGS) {
 
 #define TILE(F, f) \
     void qn_tile_##f##_generic(QN_TILE_ARGS) { \
-        (qn_fmt_is_float(QN_FMT_##F) ? tile_float : tile_quant)(QN_FMT_##F, w, steps, group, g, out, stride); \
+        (qn_fmt_is_float(QN_FMT_##F) ? tile_float : tile_quant)(QN_FMT_##F, w, steps, next, group, g, out, stride); \
     }
 #define TILE_OF(isa, F, f) TILE(F, f)
 QN_EACH_FMT(TILE_OF, generic)

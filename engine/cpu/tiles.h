@@ -7,10 +7,18 @@
 
 #include "engine/cpu/cpu.h"
 
-#define QN_TILE_ARGS const uint8_t *w, int steps, const void *group, int g, float *out, size_t stride
+#define QN_TILE_ARGS const uint8_t *w, int steps, const uint8_t *next, const void *group, int g, float *out, size_t stride
 #define QN_EACH_FMT(M, isa) \
     M(isa, F32, f32) M(isa, F16, f16) M(isa, BF16, bf16) M(isa, Q4S, q4s) M(isa, Q4N, q4n) M(isa, Q4A, q4a) M(isa, Q5S, q5s) \
     M(isa, Q5A, q5a) M(isa, Q8S, q8s) M(isa, K2, k2) M(isa, K4, k4) M(isa, K5, k5) M(isa, K6, k6)
+
+/* What a kernel prefetches while it computes step s: the bytes that will be read QN_AHEAD bytes later (the time that
+ * memory takes at the speed of one thread), past the end of the tile those of the next one. */
+enum { QN_AHEAD = 8192 };
+static inline const uint8_t *qn_tile_ahead(const uint8_t *w, const uint8_t *next, int s, int steps, int bytes) {
+    int at = s + QN_AHEAD / bytes;
+    return at < steps ? w + QN_AHEAD / bytes * bytes : next + (ptrdiff_t)(at - steps) * bytes;
+}
 
 #define QN_TILE_DECL(isa, F, f) void qn_tile_##f##_##isa(QN_TILE_ARGS);
 QN_EACH_FMT(QN_TILE_DECL, generic)

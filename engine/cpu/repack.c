@@ -1,5 +1,6 @@
 /* File blocks to lane order (repack.h). For each of a tile's 16 outputs and each step, the file's block is opened into
- * plain quants and scales, and those are spread over the planes. Block layouts are those of engine/quant.h. */
+ * plain quants and scales, and those are spread over the planes: the yardstick, and what tiles and types do that
+ * repack_wide.c has no quicker way for. Block layouts are those of engine/quant.h. */
 #include "engine/cpu/repack.h"
 
 #include <string.h>
@@ -196,7 +197,7 @@ static void put_step(enum qn_fmt fmt, uint8_t *o, const struct step *s, int lane
     }
 }
 
-void qn_repack_tile(enum qn_type type, const void *data, int n_in, int n_out, int tile, uint8_t *out) {
+void qn_repack_plain(enum qn_type type, const void *data, int n_in, int n_out, int tile, uint8_t *out) {
     const struct source *src = source_of(type);
     const struct qn_fmt_info *info = &qn_fmt_info[src->fmt];
     int steps = n_in / src->block_elems, lanes = n_out - tile * 16 < 16 ? n_out - tile * 16 : 16;
@@ -214,4 +215,13 @@ void qn_repack_tile(enum qn_type type, const void *data, int n_in, int n_out, in
                 memcpy(out + lane * src->block_bytes, block, (size_t)src->block_bytes);
             }
         }
+}
+
+void qn_repack_tile(enum qn_type type, const void *data, int n_in, int n_out, int tile, uint8_t *out) {
+    const struct source *src = source_of(type);
+    int steps = n_in / src->block_elems, step_bytes = qn_fmt_info[src->fmt].step_bytes;
+    size_t row_bytes = (size_t)steps * (size_t)src->block_bytes;
+    const uint8_t *p = (const uint8_t *)data + (size_t)tile * 16 * row_bytes;
+    if (n_out - tile * 16 < 16 || !qn_repack_wide(type, p, row_bytes, src->block_bytes, steps, step_bytes, out))
+        qn_repack_plain(type, data, n_in, n_out, tile, out);
 }

@@ -39,4 +39,11 @@ int qn_repack_fmt(enum qn_type type);
 /* Tile `tile` of the matrix t [n_out][n_in] into out, tile_bytes = steps * step_bytes. */
 void qn_repack_tile(enum qn_type type, const void *data, int n_in, int n_out, int tile, uint8_t *out);
 
+/* The same, output by output: the yardstick. */
+void qn_repack_plain(enum qn_type type, const void *data, int n_in, int n_out, int tile, uint8_t *out);
+
+/* repack_wide.c: a whole tile whose first output's blocks start at p, the next output's row_bytes later. 0: it does not know
+ * the type, and nothing was written. */
+int qn_repack_wide(enum qn_type type, const uint8_t *p, size_t row_bytes, int block_bytes, int steps, int step_bytes, uint8_t *out);
+
 #endif

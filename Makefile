@@ -113,7 +113,7 @@ install: $(B)/quernd $(B)/quern ## install to $(DESTDIR)$(prefix)
 # (Not under sanitizers: -O3 makes their compile time minutes.)
 $(B)/engine/cpu/%.o: ALL_CFLAGS += $(KERNEL_OPT_$(V))
 $(B)/engine/cpu/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
-$(B)/engine/cpu/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c -mprefer-vector-width=512
+$(B)/engine/cpu/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c -mprefer-vector-width=512
 $(B)/engine/base/%.o $(call obj,$(filter engine/%.c,$(filter-out engine/cpu/%,$(ENGINE_C)))): ALL_CFLAGS += $(STRICT)
 $(call obj,$(API_C) $(SERVER_C) $(CLI_C) server/main.c): ALL_CFLAGS += $(STRICT) $(PKG_CFLAGS)
 $(B)/tests/%.o $(B)/fuzz/%.o: ALL_CFLAGS += $(PKG_CFLAGS)

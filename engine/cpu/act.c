@@ -1,4 +1,4 @@
-/* Activations on their way into matrices: the quantised records (and the float form where a float matrix reads it), and
+/* Activations on their way into matrices: the quantised records (and the f32 or bf16 form where a matrix reads it), and
  * the row operations that write them: embedding, residual and norm. Rows are spread over the threads when there are
  * enough of them to pay for it. */
 #include <assert.h>
@@ -9,6 +9,15 @@
 enum { GRAIN_ELEMS = 8192 }; /* about 2 us of row work: less is not worth another thread */
 
 static int row_grain(int width) { return width >= GRAIN_ELEMS ? 1 : GRAIN_ELEMS / width; }
+
+static void put_pairs(const struct qn_cpu *b, uint32_t *h, int g, int block0, int blocks, int n_pairs, const float *x) {
+    for (int i = block0; i < block0 + blocks; i++, x += QN_ABLOCK) {
+        uint32_t pair[QN_ABLOCK / 2];
+        int p0 = i * (QN_ABLOCK / 2), n = n_pairs - p0 < QN_ABLOCK / 2 ? n_pairs - p0 : QN_ABLOCK / 2;
+        b->isa->to_bf16((uint16_t *)pair, x, QN_ABLOCK);
+        for (int k = 0; k < n; k++) h[(size_t)(p0 + k) * (size_t)g] = pair[k];
+    }
+}
 
 void qn_act_put(const struct qn_cpu *b, struct qn_act *a, int rows, int row, int block0, int blocks, const float *x) {
     int gi = qn_group_of(rows, row), r0 = qn_group_at(rows, gi), g = qn_group_at(rows, gi + 1) - r0, c = row - r0;
@@ -21,6 +30,7 @@ void qn_act_put(const struct qn_cpu *b, struct qn_act *a, int rows, int row, int
         float *f = a->f + (size_t)r0 * (size_t)a->width + c;
         for (int k = k0; k < k1; k++) f[(size_t)k * (size_t)g] = x[k - k0];
     }
+    if (a->need->bf16) put_pairs(b, a->h + (size_t)r0 * (size_t)qn_pairs(a->width) + c, g, block0, blocks, qn_pairs(a->width), x);
 }
 
 struct embed_job {

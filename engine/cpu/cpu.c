@@ -60,14 +60,15 @@ struct qn_need *qn_cpu_need(struct qn_cpu *b, int width) {
     return &b->need[b->n_needs++];
 }
 
-/* Both forms are reserved, as a matrix that reads the other may still be loaded; only what is written costs memory. */
+/* All forms are reserved, as a matrix that reads another may still be loaded; only what is written costs memory. */
 int qn_cpu_act_init(struct qn_cpu *b, struct qn_act *a, int width, int rows) {
     a->width = width;
     a->n_blocks = (width + QN_ABLOCK - 1) / QN_ABLOCK;
     a->need = qn_cpu_need(b, width);
     a->q = qn_cpu_reserve(b, (size_t)rows * (size_t)a->n_blocks * QN_AREC);
     a->f = qn_cpu_reserve(b, (size_t)rows * (size_t)width * sizeof(float));
-    return a->need && a->q && a->f ? 0 : QN_E_NOMEM;
+    a->h = qn_cpu_reserve(b, (size_t)rows * (size_t)qn_pairs(width) * sizeof *a->h);
+    return a->need && a->q && a->f && a->h ? 0 : QN_E_NOMEM;
 }
 
 static int vec_init(struct qn_cpu *b, struct qn_vec *v, int width, int rows) {
@@ -152,24 +153,29 @@ static int can_avx512(void) {
     return can_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
+static int can_avx512_bf16(void) { return can_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
+/* A name may stand for several, the first that works; each is also known by its own. */
 static const struct { const struct qn_cpu_isa *isa; const char *name; int (*can)(void); } isas[] = {
 #if defined(__x86_64__)
-    { &qn_cpu_avx512, "avx512", can_avx512 },
+    { &qn_cpu_avx512_bf16, "avx512", can_avx512_bf16 },
+    { &qn_cpu_avx512_vnni, "avx512", can_avx512 },
     { &qn_cpu_avx2, "avx2", can_avx2 },
 #endif
     { &qn_cpu_generic, "generic", can_generic },
 };
 
 static int pick_isa(struct qn_cpu *b, const char *want, struct qn_err *err) {
+    int known = 0;
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
-        if (want && strcmp(want, isas[i].name)) continue;
+        if (want && strcmp(want, isas[i].name) && strcmp(want, isas[i].isa->name)) continue;
+        known = 1;
         if (isas[i].can()) {
             b->isa = isas[i].isa;
             return 0;
         }
-        if (want) return qn_fail(err, QN_E_UNSUPPORTED, "isa '%s': this processor lacks it", want);
     }
+    if (known) return qn_fail(err, QN_E_UNSUPPORTED, "isa '%s': this processor lacks it", want);
     return qn_fail(err, QN_E_UNSUPPORTED, "isa '%s': not one of avx512, avx2, generic", want ? want : "");
 }
 

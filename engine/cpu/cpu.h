@@ -8,10 +8,11 @@
  * run of records, one for each 32 inputs:
  *      q[g][32] s8 | d[g] f32 | ds[g] f32 | n[g] i32 | n0[g] i32 | n1[g] i32           (52*g bytes)
  * with x ~ d*q, ds = d * sum(q), n = -128 * sum(q), n0 and n1 the same of the first and second 16. So a kernel for g
- * columns finds everything at constant offsets, and a single row is a dense stream. For float weights the group is
- * [n_in][g] f32.
+ * columns finds everything at constant offsets, and a single row is a dense stream. For F32 and F16 weights the group is
+ * [n_in][g] f32; for BF16 weights [(n_in + 1) / 2][g] pairs of bf16, the even input in the low half, rounded to nearest
+ * even. A pass writes the forms that the loaded matrices of its width read.
  *
- * WEIGHTS. A tile is a run of steps (32 or 256 inputs, 1 for floats) of 16 outputs; repack.h has the bytes. */
+ * WEIGHTS. A tile is a run of steps (32 or 256 inputs, 1 or 2 for floats) of 16 outputs; repack.h has the bytes. */
 #ifndef QN_CPU_CPU_H
 #define QN_CPU_CPU_H
 
@@ -70,6 +71,8 @@ struct qn_cpu_isa {
     void (*rope)(float *h, const float *cs, int rope_dim, enum qn_rope_kind kind);
     /* f16 of x[n], clamped to the finite range. */
     void (*to_f16)(uint16_t *out, const float *x, int n);
+    /* bf16 of x[n], to nearest even, NaN stays NaN; n padded to 16. */
+    void (*to_bf16)(uint16_t *out, const float *x, int n);
     /* h[n] = kind(gate[n]) * up[n]; n padded. */
     void (*glu)(float *h, const float *gate, const float *up, int n, enum qn_act_kind kind);
     /* x[n] = softcap(x * scale); cap 0: none. Any n and alignment. */
@@ -79,7 +82,7 @@ struct qn_cpu_isa {
     int attn_cols; /* the tile size that suits it, <= QN_ATTN_COLS */
 };
 
-extern const struct qn_cpu_isa qn_cpu_generic, qn_cpu_avx2, qn_cpu_avx512;
+extern const struct qn_cpu_isa qn_cpu_generic, qn_cpu_avx2, qn_cpu_avx512_vnni, qn_cpu_avx512_bf16;
 
 /* Floats of scratch of one attention tile for sequences of up to n_ctx positions. */
 static inline size_t qn_attn_scratch(int head_dim, int n_ctx) {
@@ -95,12 +98,13 @@ struct qn_weight {
     float *vec;             /* vector: n_out floats padded to 32 with zeros */
 };
 
-struct qn_need { int width, q8, f32; }; /* which forms of an activation the loaded matrices read */
+struct qn_need { int width, q8, f32, bf16; }; /* which forms of an activation the loaded matrices read */
 
 struct qn_act {
     int width, n_blocks;    /* n_blocks * 32 >= width */
     uint8_t *q;             /* records of all groups */
     float *f;
+    uint32_t *h;            /* pairs of bf16 */
     const struct qn_need *need;
 };
 
@@ -145,6 +149,9 @@ struct qn_cpu {
 };
 
 static inline struct qn_cpu *qn_cpu_of(struct qn_backend *b) { return (struct qn_cpu *)b; }
+
+/* Pairs of bf16 of a row. */
+static inline int qn_pairs(int width) { return (width + 1) / 2; }
 
 /* Groups of R rows: how many, where one starts, which one holds a row. */
 static inline int qn_groups(int rows) { return (rows + QN_GROUP - 1) / QN_GROUP; }

@@ -36,6 +36,11 @@ static inline uint16_t qn_f32_half(float f) {
     return (uint16_t)(sign | ((a - 0x38000000u + 0xfffu + (a >> 13 & 1)) >> 13));
 }
 
+/* NaN stays NaN. */
+static inline uint16_t qn_f32_bhalf(float f) {
+    uint32_t u = qn_f32_bits(f), r = u + 0x7fffu + (u >> 16 & 1);
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u : r >> 16);
+}
 static inline float qn_bhalf_f32(uint16_t h) { return qn_bits_f32((uint32_t)h << 16); }
 
 #endif

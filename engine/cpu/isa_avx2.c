@@ -23,6 +23,7 @@ const struct qn_cpu_isa qn_cpu_avx2 = {
     .head_norm = rows_head_norm,
     .rope = rows_rope,
     .to_f16 = rows_to_f16,
+    .to_bf16 = rows_to_bf16,
     .glu = rows_glu,
     .scale_cap = rows_scale_cap,
     .attn = attn_tile,

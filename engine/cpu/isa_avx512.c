@@ -1,4 +1,4 @@
-/* The kernels in AVX-512 (F, BW, VL, DQ, VNNI): the row operations and attention of rows_body.h and attn_body.h over
+/* The kernels in AVX-512 (F, BW, VL, DQ, VNNI), and the same set with BF16's dot product where the processor has it: the row operations and attention of rows_body.h and attn_body.h over
  * vec_avx512.h, and the matrix tiles of matmul_avx512.c, gathered in one table. Nothing outside this folder calls them
  * directly; cpu.c picks a table by what the processor can do. */
 #include <math.h>
@@ -15,19 +15,23 @@
 
 #include "engine/cpu/attn_body.h"
 
-const struct qn_cpu_isa qn_cpu_avx512 = {
-    .name = "avx512",
-    .tile = QN_TILES(avx512),
-    .quant = rows_quant,
-    .add_norm = rows_add_norm,
-    .head_norm = rows_head_norm,
-    .rope = rows_rope,
-    .to_f16 = rows_to_f16,
-    .glu = rows_glu,
-    .scale_cap = rows_scale_cap,
-    .attn = attn_tile,
-    .exp = rows_exp,
-    .attn_cols = QN_ATTN_COLS,
-};
+#define SET(id, isa_name, tiles) \
+    const struct qn_cpu_isa id = { \
+        .name = isa_name, \
+        .tile = tiles, \
+        .quant = rows_quant, \
+        .add_norm = rows_add_norm, \
+        .head_norm = rows_head_norm, \
+        .rope = rows_rope, \
+        .to_f16 = rows_to_f16, \
+        .to_bf16 = rows_to_bf16, \
+        .glu = rows_glu, \
+        .scale_cap = rows_scale_cap, \
+        .attn = attn_tile, \
+        .exp = rows_exp, \
+        .attn_cols = QN_ATTN_COLS, \
+    };
+SET(qn_cpu_avx512_vnni, "avx512-vnni", QN_TILES(avx512))
+SET(qn_cpu_avx512_bf16, "avx512-bf16", QN_TILES_AVX512_BF16)
 
 #endif

@@ -30,6 +30,7 @@ struct product {
 };
 
 static const void *group_of(const struct qn_act *a, const struct qn_weight *w, int r0) {
+    if (w->fmt == QN_FMT_BF16) return a->h + (size_t)r0 * (size_t)qn_pairs(a->width);
     if (qn_fmt_is_float(w->fmt)) return a->f + (size_t)r0 * (size_t)a->width;
     return a->q + (size_t)r0 * (size_t)a->n_blocks * QN_AREC;
 }

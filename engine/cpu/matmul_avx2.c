@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define INL static inline __attribute__((always_inline))
-enum { COLS_MAX = 4 };
 
 struct pair { __m256 a, b; }; /* 16 lanes */
 struct blk {
@@ -33,10 +32,6 @@ INL struct pair p_load(const float *p) { return (struct pair){ _mm256_loadu_ps(p
 INL void p_store(float *p, struct pair x) { _mm256_storeu_ps(p, x.a), _mm256_storeu_ps(p + 8, x.b); }
 INL struct pair ld_f16(const uint8_t *p) {
     return (struct pair){ _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 16))) };
-}
-INL struct pair ld_bf16(const uint8_t *p) {
-    __m256i a = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), b = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 16)));
-    return (struct pair){ _mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)) };
 }
 INL struct pair ld_u8(const uint8_t *p) {
     __m128i v = _mm_loadu_si128((const __m128i *)p);
@@ -216,29 +211,5 @@ BLOCKS256(k2, MIN16, 2, 0, 1600)
 BLOCKS256(k4, MIN32, 4, 0, 2368)
 BLOCKS256(k5, MIN32, 5, 0, 2880)
 BLOCKS256(k6, SYM16, 6, 32, 3392)
-
-/* Floats: up to four columns at a time. */
-#define FLOATS(f, bytes, load) \
-    INL void f##_n(const uint8_t *w, int steps, const float *x, int g, float *out, size_t stride, const int n) { \
-        struct pair acc[COLS_MAX]; \
-        for (int c = 0; c < n; c++) acc[c] = p_set1(0.0f); \
-        for (int s = 0; s < steps; s++, w += bytes, x += g) { \
-            struct pair v = load; \
-            for (int c = 0; c < n; c++) acc[c] = p_fma(v, p_set1(x[c]), acc[c]); \
-        } \
-        for (int c = 0; c < n; c++) p_store(out + (size_t)c * stride, acc[c]); \
-    } \
-    void qn_tile_##f##_avx2(QN_TILE_ARGS) { \
-        const float *x = group; \
-        (void)next; \
-        int c = 0; \
-        for (; c + 4 <= g; c += 4) f##_n(w, steps, x + c, g, out + (size_t)c * stride, stride, 4); \
-        if (g - c == 3) f##_n(w, steps, x + c, g, out + (size_t)c * stride, stride, 3); \
-        if (g - c == 2) f##_n(w, steps, x + c, g, out + (size_t)c * stride, stride, 2); \
-        if (g - c == 1) f##_n(w, steps, x + c, g, out + (size_t)c * stride, stride, 1); \
-    }
-FLOATS(f32, 64, p_load((const float *)w))
-FLOATS(f16, 32, ld_f16(w))
-FLOATS(bf16, 32, ld_bf16(w))
 
 #endif

@@ -239,22 +239,6 @@ BLOCKS256(k4, MIN32, 2368)
 BLOCKS256(k5, MIN32, 2880)
 BLOCKS256(k6, SYM16, 3392)
 
-#define FLOATS(f, bytes, load) \
-    INL void f##_g(KERNEL_ARGS) { \
-        const float *x = (const float *)group + c0; \
-        __m512 acc[QN_GROUP]; \
-        zero(acc, n); \
-        for (int s = 0; s < steps; s++, w += bytes, x += g) { \
-            __m512 v = load; \
-            if (g <= 4 && s % (64 / bytes) == 0) prefetch(qn_tile_ahead(w, next, s, steps, bytes), 64); \
-            _Pragma("GCC unroll 16") for (int c = 0; c < n; c++) acc[c] = _mm512_fmadd_ps(v, bc_f(x + c), acc[c]); \
-        } \
-        put(acc, n, out, stride); \
-    }
-FLOATS(f32, 64, _mm512_loadu_ps(w))
-FLOATS(f16, 32, ld_f16(w))
-FLOATS(bf16, 32, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)w)), 16)))
-
 #if defined(QN_FEW_KERNELS)
 #define TILE(isa, F, f) \
     void qn_tile_##f##_avx512(QN_TILE_ARGS) { \
@@ -276,5 +260,5 @@ FLOATS(bf16, 32, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm
         by_g[g - 1](w, steps, next, group, out, stride); \
     }
 #endif
-QN_EACH_FMT(TILE, avx512)
+QN_EACH_BLOCK(TILE, avx512)
 #endif

@@ -5,7 +5,6 @@
  *   32 inputs, with minimum: acc = fma(i, s*d, acc), acc = fma(m, ds, acc)
  *   2 x 16, symmetric:       t = i0*s0, t = fma(i1, s1, t), acc = fma(t, d, acc)
  *   2 x 16, with minimum:    the same with t = fma(n0, m0, t), t = fma(n1, m1, t) before the last
- *   floats:                  acc = fma(w, x, acc), input by input
  * i is exact (below 2^24), blocks ascend, and every fma rounds once; so nothing depends on the number of columns, and
  * sets that scale W and s by opposite powers of two still agree. */
 #include <math.h>
@@ -142,27 +141,9 @@ static void tile_quant(enum qn_fmt fmt, QN_TILE_ARGS) {
     for (int c = 0; c < g; c++) memcpy(out + (size_t)c * stride, acc[c], sizeof acc[c]);
 }
 
-static void tile_float(enum qn_fmt fmt, QN_TILE_ARGS) {
-    (void)next;
-    const float *x = group;
-    float acc[QN_GROUP][16] = { { 0 } };
-    for (int s = 0; s < steps; s++, x += g, w += qn_fmt_info[fmt].step_bytes) {
-        float wf[16];
-        for (int r = 0; r < 16; r++) {
-            uint16_t h;
-            memcpy(&h, w + r * 2, 2);
-            if (fmt == QN_FMT_F32) memcpy(&wf[r], w + r * 4, 4);
-            else wf[r] = fmt == QN_FMT_F16 ? qn_half_f32(h) : qn_bhalf_f32(h);
-        }
-        for (int c = 0; c < g; c++)
-            for (int r = 0; r < 16; r++) acc[c][r] = fmaf(wf[r], x[c], acc[c][r]);
-    }
-    for (int c = 0; c < g; c++) memcpy(out + (size_t)c * stride, acc[c], sizeof acc[c]);
-}
-
 #define TILE(F, f) \
     void qn_tile_##f##_generic(QN_TILE_ARGS) { \
-        (qn_fmt_is_float(QN_FMT_##F) ? tile_float : tile_quant)(QN_FMT_##F, w, steps, next, group, g, out, stride); \
+        tile_quant(QN_FMT_##F, w, steps, next, group, g, out, stride); \
     }
 #define TILE_OF(isa, F, f) TILE(F, f)
-QN_EACH_FMT(TILE_OF, generic)
+QN_EACH_BLOCK(TILE_OF, generic)

@@ -10,7 +10,7 @@
 enum { STEP_MAX = 256, FILE_BLOCK_MAX = 256 };
 
 const struct qn_fmt_info qn_fmt_info[QN_FMT_COUNT] = {
-    [QN_FMT_F32] = { 1, 64 },     [QN_FMT_F16] = { 1, 32 },     [QN_FMT_BF16] = { 1, 32 },
+    [QN_FMT_F32] = { 1, 64 },     [QN_FMT_F16] = { 1, 32 },     [QN_FMT_BF16] = { 2, 64 },
     [QN_FMT_Q4S] = { 32, 288 },   [QN_FMT_Q4N] = { 32, 288 },   [QN_FMT_Q4A] = { 32, 320 },
     [QN_FMT_Q5S] = { 32, 352 },   [QN_FMT_Q5A] = { 32, 384 },   [QN_FMT_Q8S] = { 32, 544 },
     [QN_FMT_K2] = { 256, 1600 },  [QN_FMT_K4] = { 256, 2368 },  [QN_FMT_K5] = { 256, 2880 },
@@ -197,23 +197,37 @@ static void put_step(enum qn_fmt fmt, uint8_t *o, const struct step *s, int lane
     }
 }
 
+/* Floats: columns of the file's rows side by side, `bytes` (2 or 4) of each at a time; what an odd row lacks of a pair is zero. */
+static void interleave(uint8_t *out, const uint8_t *p, size_t row_bytes, int lanes, int steps, size_t bytes) {
+    size_t whole = row_bytes / bytes, rest = row_bytes % bytes;
+    for (size_t i = 0; i < whole; i++)
+        for (size_t lane = 0; lane < (size_t)lanes; lane++) {
+            if (bytes == 4) memcpy(out + (i * 16 + lane) * 4, p + lane * row_bytes + i * 4, 4);
+            else memcpy(out + (i * 16 + lane) * 2, p + lane * row_bytes + i * 2, 2);
+        }
+    if (!rest) return;
+    out += ((size_t)steps - 1) * 16 * bytes, p += whole * bytes;
+    memset(out, 0, 16 * bytes);
+    for (int lane = 0; lane < lanes; lane++) memcpy(out + (size_t)lane * bytes, p + (size_t)lane * row_bytes, rest);
+}
+
 void qn_repack_plain(enum qn_type type, const void *data, int n_in, int n_out, int tile, uint8_t *out) {
     const struct source *src = source_of(type);
     const struct qn_fmt_info *info = &qn_fmt_info[src->fmt];
-    int steps = n_in / src->block_elems, lanes = n_out - tile * 16 < 16 ? n_out - tile * 16 : 16;
-    size_t row_bytes = (size_t)steps * (size_t)src->block_bytes;
+    int blocks = n_in / src->block_elems, steps = (n_in + info->step_elems - 1) / info->step_elems, lanes = n_out - tile * 16 < 16 ? n_out - tile * 16 : 16;
+    size_t row_bytes = (size_t)blocks * (size_t)src->block_bytes;
     const uint8_t *p = (const uint8_t *)data + (size_t)tile * 16 * row_bytes;
     if (lanes < 16) memset(out, 0, (size_t)steps * (size_t)info->step_bytes);
+    if (!src->open) {
+        interleave(out, p, row_bytes, lanes, steps, (size_t)(info->step_bytes / 16));
+        return;
+    }
     for (int i = 0; i < steps; i++, out += info->step_bytes)
         for (int lane = 0; lane < lanes; lane++) {
             const uint8_t *block = p + (size_t)lane * row_bytes + (size_t)i * (size_t)src->block_bytes;
-            if (src->open) {
-                struct step s;
-                src->open(&s, block);
-                put_step(src->fmt, out, &s, lane);
-            } else {
-                memcpy(out + lane * src->block_bytes, block, (size_t)src->block_bytes);
-            }
+            struct step s;
+            src->open(&s, block);
+            put_step(src->fmt, out, &s, lane);
         }
 }
 

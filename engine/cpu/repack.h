@@ -19,7 +19,7 @@
  *      K6   Q6_K    w = d s (q - 32)         8 x [nibbles], 8 x [pairs], [s s8 x 16] x 16, [d f32]     3392
  * (K: 256 inputs, s and m for each 16 or 32 of them). Q3_K becomes K6, its quants being a subset. All of it is exact: the
  * repacked weight has the file's values. Sizes stay within 1.4 % of the file's, but for Q2_K and Q3_K.
- * Floats are [n_in][16]. Outputs past n_out are zero. Any thread. */
+ * F32 and F16 are [n_in][16], BF16 [n_in / 2][16][2] with a zero behind an odd last input. Outputs past n_out are zero. Any thread. */
 #ifndef QN_CPU_REPACK_H
 #define QN_CPU_REPACK_H
 
@@ -29,7 +29,7 @@
 #include "engine/cpu/cpu.h"
 
 struct qn_fmt_info {
-    int step_elems, step_bytes; /* floats: a step is one input */
+    int step_elems, step_bytes; /* floats: a step is one input, or a pair of BF16 */
 };
 extern const struct qn_fmt_info qn_fmt_info[QN_FMT_COUNT];
 

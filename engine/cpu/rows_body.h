@@ -142,6 +142,10 @@ static void rows_to_f16(uint16_t *out, const float *x, int n) {
     }
 }
 
+static void rows_to_bf16(uint16_t *out, const float *x, int n) {
+    for (int i = 0; i < n; i += 16) v_store_b(out + i, v_load(x + i));
+}
+
 /* d = max|x| / 127, q = round(x / d). A block with an infinity or a NaN gets d = NaN: it spoils its own row and is seen
  * in the logits. */
 static void rows_quant(const float *x, int n_blocks, uint8_t *rec, int g, int c) {

@@ -47,6 +47,7 @@ V_INL v16 v_keep(v16 v, int from, int to, float other) { V_EACH(i >= from && i <
 V_INL v16 v_swap_pairs(v16 a) { V_EACH(a.l[i ^ 1]); }
 V_INL v16 v_load_h(const uint16_t *p) { V_EACH(qn_half_f32(p[i])); }
 V_INL void v_store_h(uint16_t *p, v16 a) { for (int i = 0; i < 16; i++) p[i] = qn_f32_half(a.l[i]); }
+V_INL void v_store_b(uint16_t *p, v16 a) { for (int i = 0; i < 16; i++) p[i] = qn_f32_bhalf(a.l[i]); }
 
 V_INL float v_sum(v16 a) {
     for (int w = 8; w; w /= 2)

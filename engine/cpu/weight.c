@@ -34,18 +34,18 @@ static int load_matrix(struct qn_cpu *b, struct qn_weight *w, const struct qn_te
     int fmt = qn_repack_fmt(t->type);
     if (fmt < 0) return qn_fail(err, QN_E_UNSUPPORTED, "tensor '%.*s': no kernel for type %d", (int)t->name.n, t->name.p, (int)t->type);
     const struct qn_fmt_info *info = &qn_fmt_info[fmt];
-    if (t->dim[0] == 0 || t->dim[0] > (1 << 24) || t->dim[0] % (uint64_t)info->step_elems || t->dim[1] == 0 || t->dim[1] > (1 << 26) ||
+    if (t->dim[0] == 0 || t->dim[0] > (1 << 24) || (t->dim[0] % (uint64_t)info->step_elems && !qn_fmt_is_float((enum qn_fmt)fmt)) || t->dim[1] == 0 || t->dim[1] > (1 << 26) ||
         t->dim[2] != 1 || t->dim[3] != 1)
         return qn_fail(err, QN_E_UNSUPPORTED, "tensor '%.*s': shape [%llu, %llu] is not one for type %d", (int)t->name.n, t->name.p,
                        (unsigned long long)t->dim[0], (unsigned long long)t->dim[1], (int)t->type);
     w->fmt = (enum qn_fmt)fmt;
     w->n_in = (int)t->dim[0], w->n_out = (int)t->dim[1];
     w->n_tiles = (w->n_out + QN_LANES - 1) / QN_LANES;
-    w->steps = w->n_in / info->step_elems;
+    w->steps = (w->n_in + info->step_elems - 1) / info->step_elems;
     w->tile_bytes = (size_t)w->steps * (size_t)info->step_bytes;
     struct qn_need *need = qn_cpu_need(b, w->n_in);
     if (!need) return qn_fail(err, QN_E_UNSUPPORTED, "tensor '%.*s': more than %d different matrix widths", (int)t->name.n, t->name.p, QN_NEEDS_MAX);
-    *(qn_fmt_is_float(w->fmt) ? &need->f32 : &need->q8) = 1;
+    *(w->fmt == QN_FMT_BF16 ? &need->bf16 : qn_fmt_is_float(w->fmt) ? &need->f32 : &need->q8) = 1;
     w->data = qn_cpu_alloc(b, w->tile_bytes * (size_t)w->n_tiles);
     if (!w->data)
         return qn_fail(err, QN_E_NOMEM, "tensor '%.*s': no memory for %zu bytes", (int)t->name.n, t->name.p, w->tile_bytes * (size_t)w->n_tiles);

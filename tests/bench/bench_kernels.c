@@ -1,13 +1,15 @@
 /* Kernels of the CPU backend as a share of what this machine can do, both measured in the same run.
  *   bench_kernels [threads] [isa] [name-prefix]
- * The limits: int8 multiply-adds (a loop of vpdpbusd on registers, or vpmaddubsw where there is none) and reading memory
- * (a sum over 256 MiB), each with all threads. Then for the shapes of SmolLM2 135M and Qwen2.5 0.5B and 1.5B, at rows
- * 1..512: the time of a call (best and median), GOP/s and GB/s of weights read, and the share of the nearer limit.
- * Weights rotate through copies that do not fit the caches, as the layers of a model do. Neighbours disturb it: the best
- * of many short calls is the figure, the median tells how much. */
+ * The limits, each with all threads: multiply-adds of int8, f32 and bf16 (loops of vpdpbusd, fma and vdpbf16ps on
+ * registers; vpmaddubsw and fma in AVX2) and reading memory (a sum over 1 GiB in parts, none read twice in a round). Then for
+ * the shapes of SmolLM2 135M and Qwen2.5 0.5B and 1.5B, at rows 1..512: the time of a call (best and median), GOP/s and
+ * GB/s of weights read, and the shares of both limits; a shape's arithmetic limit is that of its type.
+ * Weights rotate through copies of 512 MiB in all, many times the caches, as the layers of a model do. Neighbours disturb
+ * it: the best of many short calls is the figure, the median tells how much. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/base/clock.h"
 #include "tests/kernels/kit.h"
@@ -16,7 +18,11 @@
 #include <immintrin.h>
 #endif
 
-enum { READ_BYTES = 256 << 20, COPY_BYTES = 96 << 20, CALLS_MAX = 4000, COPIES_MAX = 1024, PEAK_LOOPS = 10000, BURSTS = 200 };
+enum {
+    READ_BYTES = 1 << 30, READ_PARTS = 32, READ_ROUNDS = 3, COPY_BYTES = 512 << 20, CALLS_MAX = 4000, COPIES_MAX = 4096, ROWS_MAX = 512,
+    PEAK_LOOPS = 10000, BURSTS = 100,
+};
+enum limit { INT8, FLOAT, BF16, LIMITS };
 
 /* kit.h reports through the test runner, which has a main of its own. */
 int qn_test_fail(const char *file, int line, const char *fmt, ...) {
@@ -44,6 +50,22 @@ __attribute__((target("avx512f,avx512vnni"))) static double peak_vnni(void) { /*
     sink += _mm512_reduce_add_epi32(a[0]);
     return 2.0 * 64 * 12 * PEAK_LOOPS;
 }
+#define PEAK_FLOAT(name, set, v, ops, set1, add, first, step) \
+    __attribute__((target(set))) static double name(void) { \
+        v a[12], x = set1(0.0f); \
+        _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++) a[i] = set1((float)i); \
+        for (int k = 0; k < PEAK_LOOPS; k++) { \
+            __asm__ volatile("" : "+x"(x)); \
+            _Pragma("GCC unroll 12") for (int i = 0; i < 12; i++) a[i] = step; \
+        } \
+        _Pragma("GCC unroll 12") for (int i = 1; i < 12; i++) a[0] = add(a[0], a[i]); \
+        sink += (int)first; \
+        return 2.0 * (ops) * 12 * PEAK_LOOPS; \
+    }
+PEAK_FLOAT(peak_f32_avx512, "avx512f", __m512, 16, _mm512_set1_ps, _mm512_add_ps, _mm512_cvtss_f32(a[0]), _mm512_fmadd_ps(x, x, a[i]))
+PEAK_FLOAT(peak_f32_avx2, "avx2,fma", __m256, 8, _mm256_set1_ps, _mm256_add_ps, _mm256_cvtss_f32(a[0]), _mm256_fmadd_ps(x, x, a[i]))
+PEAK_FLOAT(peak_bf16, "avx512f,avx512bf16", __m512, 32, _mm512_set1_ps, _mm512_add_ps, _mm512_cvtss_f32(a[0]),
+           _mm512_dpbf16_ps(a[i], (__m512bh)x, (__m512bh)x))
 __attribute__((target("avx2"))) static double peak_avx2(void) {
     __m256i a[12], x = _mm256_set1_epi8(3);
 #pragma GCC unroll 12
@@ -59,7 +81,6 @@ __attribute__((target("avx2"))) static double peak_avx2(void) {
     return 2.0 * 32 * 12 * PEAK_LOOPS;
 }
 #endif
-static double peak_none(void) { return 0; }
 
 struct limit_job { double (*peak)(void); double ops[QN_THREADS_MAX]; const uint8_t *mem; size_t part; };
 
@@ -97,19 +118,22 @@ static void read_range(void *arg, int begin, int end, int thread) {
 static double limit_ops(struct qn_pool *p, double (*peak)(void)) {
     struct limit_job j = { .peak = peak };
     double sum = 0;
-    for (int rep = 0; rep < 5; rep++) qn_pool_run(p, BURSTS * qn_pool_threads(p), 1, peak_range, &j);
+    for (int rep = 0; peak && rep < 5; rep++) qn_pool_run(p, BURSTS * qn_pool_threads(p), 1, peak_range, &j);
     for (int i = 0; i < QN_THREADS_MAX; i++) sum += j.ops[i];
     return sum;
 }
 static double limit_read(struct qn_pool *p) {
+    size_t part = READ_BYTES / READ_PARTS;
     uint8_t *mem = aligned_alloc(2 << 20, READ_BYTES);
     double best = 0;
+    if (!mem) exit(1);
+    madvise(mem, READ_BYTES, MADV_HUGEPAGE); /* as the backend's */
     memset(mem, 1, READ_BYTES);
-    for (int rep = 0; rep < 48; rep++) { /* 32 MiB at a time, in turn */
-        struct limit_job j = { .mem = mem + (size_t)(rep % 8) * (READ_BYTES / 8), .part = 64 << 10 };
+    for (int rep = 0; rep < READ_PARTS * READ_ROUNDS; rep++) {
+        struct limit_job j = { .mem = mem + (size_t)(rep % READ_PARTS) * part, .part = 64 << 10 };
         int64_t t = qn_clock_ns();
-        qn_pool_run(p, READ_BYTES / 8 / (64 << 10), 1, read_range, &j);
-        double gb = READ_BYTES / 8 / (double)(qn_clock_ns() - t);
+        qn_pool_run(p, (int)(part / j.part), 1, read_range, &j);
+        double gb = (double)part / (double)(qn_clock_ns() - t);
         if (gb > best) best = gb;
     }
     free(mem);
@@ -126,53 +150,86 @@ static const struct shape { const char *name; enum qn_type type; int n_in, n_out
     { "qwen15.qo", QN_Q4_K, 1536, 1536, 0 },         { "qwen15.gateup", QN_Q4_K, 1536, 8960, 1 },
     { "qwen15.down", QN_Q6_K, 8960, 1536, 0 },       { "qwen15.down4", QN_Q4_K, 8960, 1536, 0 },
     { "q4_0", QN_Q4_0, 2048, 2048, 0 },              { "q5_k", QN_Q5_K, 2048, 2048, 0 },
-    { "f16", QN_F16, 2048, 2048, 0 },
+    { "f16", QN_F16, 2048, 2048, 0 },                { "f32", QN_F32, 2048, 2048, 0 },
+    { "bf16.smollm2.qo", QN_BF16, 576, 576, 0 },     { "bf16.smollm2.gu", QN_BF16, 576, 1536, 1 },
+    { "bf16.smollm2.dn", QN_BF16, 1536, 576, 0 },    { "bf16.2048", QN_BF16, 2048, 2048, 0 },
+    { "bf16.qwen05.gu", QN_BF16, 896, 4864, 1 },
 };
 
 static int cmp(const void *a, const void *b) { return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b); }
 
-static void bench(const struct shape *s, int rows, const char *isa, int threads, double ops_limit, double read_limit) {
+/* What a shape runs against: the weights in copies, and one activation. */
+struct bed {
+    const struct shape *s;
+    struct qn_backend *b;
+    struct qn_weight *w[COPIES_MAX];
+    int n;
+    struct qn_vec *x, *o;
+    struct qn_act *a, *h;
+    struct qn_weight *gain;
+};
+
+/* Another weight with the same bytes. */
+static struct qn_weight *again(struct qn_backend *b, const struct qn_weight *w) {
+    struct qn_weight *c = malloc(sizeof *c);
+    size_t n = w->tile_bytes * (size_t)w->n_tiles;
+    uint8_t *data = qn_cpu_alloc(qn_cpu_of(b), n);
+    if (!c || !data) exit(1);
+    memcpy(data, w->data, n);
+    *c = *w, c->data = data;
+    return c;
+}
+
+static void bench(struct bed *m, int rows, const double limit[LIMITS], double read_limit) {
     static double ns[CALLS_MAX];
-    struct kit_rng r = { 1, 0 };
-    struct qn_model_desc *d = kit_desc(s->n_in, 1, 1, 4, 16);
-    struct qn_backend *b = kit_open(d, isa, threads, rows, 1, 16);
-    if (!b) exit(1);
-    struct qn_tensor t = kit_tensor(&r, s->type, s->n_in, s->n_out), ones = kit_ones(s->n_in);
-    uint64_t kv, before = b->ops->bytes(b, &kv);
-    struct qn_weight *w[COPIES_MAX], *gain = kit_weight(b, &ones, 1);
-    int n = 0;
-    do {
-        w[n++] = kit_weight(b, &t, 0);
-        if (s->glu) w[n++] = kit_weight(b, &t, 0);
-    } while (n < COPIES_MAX - 1 && b->ops->bytes(b, &kv) - before < COPY_BYTES && !(rows > 64 && n >= 4));
-    double bytes = (double)w[0]->tile_bytes * w[0]->n_tiles * (s->glu ? 2 : 1);
-    struct qn_vec *x = b->ops->vec(b, s->n_in), *o = b->ops->vec(b, s->n_out);
-    struct qn_act *a = b->ops->act(b, s->n_in), *h = b->ops->act(b, s->n_out);
+    const struct shape *s = m->s;
+    struct qn_backend *b = m->b;
     struct kit_batch k;
-    for (int i = 0; i < rows; i++) kit_fill(&r, kit_row(b, x, i), (size_t)s->n_in);
-    b->ops->begin(b, kit_rows(&k, rows));
-    b->ops->add_norm(b, x, NULL, NULL, 0.0f, gain, 1e-5f, a);
-    int calls = 0;
+    int calls = 0, per = s->glu ? 2 : 1;
     double total = 0;
+    b->ops->begin(b, kit_rows(&k, rows));
+    b->ops->add_norm(b, m->x, NULL, NULL, 0.0f, m->gain, 1e-5f, m->a);
     while (calls < CALLS_MAX && (total < 0.15e9 || calls < 5)) {
-        int at = calls * (s->glu ? 2 : 1) % n;
-        struct qn_linear l = { w[at], NULL, o };
+        int at = calls % (m->n / per) * per;
+        struct qn_linear l = { m->w[at], NULL, m->o };
         int64_t t0 = qn_clock_ns();
-        if (s->glu) b->ops->glu(b, a, w[at], w[at + 1], QN_ACT_SILU, h);
-        else b->ops->linear(b, a, &l, 1);
+        if (s->glu) b->ops->glu(b, m->a, m->w[at], m->w[at + 1], QN_ACT_SILU, m->h);
+        else b->ops->linear(b, m->a, &l, 1);
         ns[calls] = (double)(qn_clock_ns() - t0);
         total += ns[calls++];
     }
     b->ops->end(b);
     qsort(ns, (size_t)calls, sizeof *ns, cmp);
-    double best = ns[calls / 20], ops = 2.0 * rows * s->n_in * s->n_out * (s->glu ? 2 : 1);
-    double by_ops = ops_limit > 0 ? ops / best / ops_limit : 0, by_read = bytes / best / read_limit;
-    printf("| %-14s | %3d | %9.1f | %9.1f | %6.0f | %5.1f | %3.0f %% | %3.0f %% |\n", s->name, rows, best / 1e3, ns[calls / 2] / 1e3, ops / best, bytes / best,
-           100 * by_ops, 100 * by_read);
+    enum limit kind = s->type == QN_BF16 ? (limit[BF16] > 0 ? BF16 : FLOAT) : s->type == QN_F16 || s->type == QN_F32 ? FLOAT : INT8;
+    double bytes = (double)m->w[0]->tile_bytes * m->w[0]->n_tiles * per, best = ns[calls / 20];
+    double ops = 2.0 * rows * s->n_in * s->n_out * per;
+    printf("| %-15s | %3d | %9.1f | %9.1f | %6.0f | %5.1f | %3.0f %% | %3.0f %% |\n", s->name, rows, best / 1e3, ns[calls / 2] / 1e3, ops / best,
+           bytes / best, limit[kind] > 0 ? 100 * ops / best / limit[kind] : 0, 100 * bytes / best / read_limit);
     fflush(stdout);
-    for (int i = 0; i < n; i++) b->ops->weight_free(b, w[i]);
-    b->ops->weight_free(b, gain);
-    b->ops->close(b);
+}
+
+static void shape(const struct shape *s, const char *isa, int threads, const double limit[LIMITS], double read_limit) {
+    static const int rows[] = { 1, 8, 32, 256, ROWS_MAX };
+    static struct bed m;
+    struct kit_rng r = { 1, 0 };
+    struct qn_model_desc *d = kit_desc(s->n_in, 1, 1, 4, 16);
+    struct qn_tensor t = kit_tensor(&r, s->type, s->n_in, s->n_out), ones = kit_ones(s->n_in);
+    m = (struct bed){ .s = s, .b = kit_open(d, isa, threads, ROWS_MAX, 1, 16) };
+    if (!m.b) {
+        fprintf(stderr, "this processor has no '%s'\n", isa);
+        exit(1);
+    }
+    m.gain = kit_weight(m.b, &ones, 1);
+    m.w[m.n++] = kit_weight(m.b, &t, 0);
+    size_t bytes = m.w[0]->tile_bytes * (size_t)m.w[0]->n_tiles;
+    while (m.n < COPIES_MAX && (m.n < 2 || (size_t)m.n * bytes < COPY_BYTES)) m.w[m.n] = again(m.b, m.w[0]), m.n++;
+    m.x = m.b->ops->vec(m.b, s->n_in), m.o = m.b->ops->vec(m.b, s->n_out);
+    m.a = m.b->ops->act(m.b, s->n_in), m.h = m.b->ops->act(m.b, s->n_out);
+    for (int i = 0; i < ROWS_MAX; i++) kit_fill(&r, kit_row(m.b, m.x, i), (size_t)s->n_in);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&m, rows[i], limit, read_limit);
+    for (int i = 0; i < m.n; i++) m.b->ops->weight_free(m.b, m.w[i]);
+    m.b->ops->weight_free(m.b, m.gain);
+    m.b->ops->close(m.b);
     free((void *)(uintptr_t)t.data), free((void *)(uintptr_t)ones.data);
     kit_desc_free(d);
 }
@@ -180,23 +237,24 @@ static void bench(const struct shape *s, int rows, const char *isa, int threads,
 int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 0;
     const char *isa = argc > 2 && *argv[2] ? argv[2] : NULL, *prefix = argc > 3 ? argv[3] : "";
+    double (*peak[LIMITS])(void) = { NULL }, limit[LIMITS];
     struct qn_pool *p = NULL;
     if (qn_pool_open(&p, threads, NULL) < 0) return 1;
-    double (*peak)(void) = peak_none;
-    const char *best = "generic";
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) peak = peak_avx2, best = "avx2";
-    if (__builtin_cpu_supports("avx512vnni") && (!isa || !strcmp(isa, "avx512"))) peak = peak_vnni, best = "avx512";
+    int wide = !isa || !strncmp(isa, "avx512", 6);
+    if (__builtin_cpu_supports("avx2")) peak[INT8] = peak_avx2, peak[FLOAT] = peak_f32_avx2;
+    if (__builtin_cpu_supports("avx512vnni") && wide) peak[INT8] = peak_vnni, peak[FLOAT] = peak_f32_avx512;
+    if (__builtin_cpu_supports("avx512bf16") && wide && (!isa || strcmp(isa, "avx512-vnni"))) peak[BF16] = peak_bf16;
+    if (!isa) isa = peak[INT8] == peak_vnni ? "avx512" : peak[INT8] ? "avx2" : "generic";
 #endif
-    double ops = limit_ops(p, peak), rd = limit_read(p);
-    printf("%s, %d threads: int8 limit %.0f GOP/s, read limit %.1f GB/s\n\n", isa ? isa : best, qn_pool_threads(p), ops, rd);
-    printf("| shape          | rows | best us   | median us | GOP/s  | GB/s  | ops   | read  |\n|---|---|---|---|---|---|---|---|\n");
+    for (int i = 0; i < LIMITS; i++) limit[i] = limit_ops(p, peak[i]);
+    double rd = limit_read(p);
+    printf("%s, %d threads: limits int8 %.0f, f32 %.0f, bf16 %.0f GOP/s, read %.1f GB/s\n\n", isa ? isa : "generic", qn_pool_threads(p),
+           limit[INT8], limit[FLOAT], limit[BF16], rd);
+    printf("| shape           | rows | best us   | median us | GOP/s  | GB/s  | ops   | read  |\n|---|---|---|---|---|---|---|---|\n");
     threads = qn_pool_threads(p);
     qn_pool_close(p);
-    static const int rows[] = { 1, 8, 32, 256, 512 };
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        if (strncmp(shapes[s].name, prefix, strlen(prefix))) continue;
-        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) bench(&shapes[s], rows[i], isa ? isa : best, threads, ops, rd);
-    }
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        if (!strncmp(shapes[s].name, prefix, strlen(prefix))) shape(&shapes[s], isa ? isa : "generic", threads, limit, rd);
     return 0;
 }

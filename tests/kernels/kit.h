@@ -11,8 +11,8 @@
 #include "engine/quant.h"
 #include "tests/run.h"
 
-static const char *const kit_isas[] = { "generic", "avx2", "avx512" };
-enum { KIT_ISAS = 3 };
+static const char *const kit_isas[] = { "generic", "avx2", "avx512-vnni", "avx512-bf16" };
+enum { KIT_ISAS = 4 };
 
 static const enum qn_type kit_types[] = { QN_F32, QN_F16, QN_BF16, QN_Q4_0, QN_Q4_1, QN_Q5_0, QN_Q5_1, QN_Q8_0, QN_Q2_K, QN_Q3_K, QN_Q4_K, QN_Q5_K, QN_Q6_K, QN_IQ4_NL };
 enum { KIT_TYPES = (int)(sizeof kit_types / sizeof *kit_types) };

@@ -6,7 +6,7 @@
 static void check(enum qn_type type, int n_in, int n_out) {
     struct kit_rng r = { (uint32_t)type * 31u + (uint32_t)n_in + (uint32_t)n_out, 0 };
     const struct qn_fmt_info *info = &qn_fmt_info[qn_repack_fmt(type)];
-    size_t n = (size_t)(n_in / info->step_elems) * (size_t)info->step_bytes;
+    size_t n = (size_t)((n_in + info->step_elems - 1) / info->step_elems) * (size_t)info->step_bytes;
     uint8_t *got = malloc(n + 64), *want = malloc(n);
     struct qn_tensor t = kit_tensor(&r, type, n_in, n_out);
     uint8_t *exact = malloc(t.n_bytes); /* so that a read past the end is seen by a sanitizer */

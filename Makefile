@@ -149,9 +149,9 @@ $(B)/tests/%: $(B)/tests/%.o $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< $(B)/tests/run.o $(B)/libtest.a $(LIBS) $(PKG_LIBS) -lm -ldl
 
-$(B)/tests/tools/%: $(B)/tests/tools/%.o $(LIBS)
+$(B)/tests/tools/%: $(B)/tests/tools/%.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
-	@$(LINK) -o $@ $< $(LIBS) $(PKG_LIBS) -lm -ldl
+	@$(LINK) -o $@ $< $(B)/libtest.a $(LIBS) $(PKG_LIBS) -lm -ldl
 
 $(B)/fuzz/%: $(B)/%_fuzz.o $(B)/tests/fuzz/replay.o $(LIBS)
 	@mkdir -p $(@D)

@@ -229,6 +229,17 @@ int qn_kvcache_match(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens,
     return n_found;
 }
 
+int32_t qn_kvcache_follow(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, const int32_t *blocks, int i, int idle_too) {
+    int32_t parent = i > 0 ? blocks[i - 1] : NONE;
+    if (parent != NONE && !c->b[parent].published) return NONE;
+    const int32_t *own = tokens + (size_t)i * (size_t)c->block_tokens;
+    int32_t id = find(c, bucket_of(c, parent, salt, own), parent, salt, own);
+    if (id == NONE || (!idle_too && c->b[id].refs == 0)) return NONE;
+    qn_kvcache_ref(c, id);
+    c->hits_tokens += (uint64_t)c->block_tokens;
+    return id;
+}
+
 int qn_kvcache_peek(const struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int n, int *n_idle) {
     int n_found = 0;
     int32_t parent = NONE;

@@ -41,6 +41,9 @@ int qn_kvcache_match(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens,
 int qn_kvcache_probe(const struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int n);
 /* The same in blocks; *n_idle of them are cached: taking those lowers available(). */
 int qn_kvcache_peek(const struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int n, int *n_idle);
+/* The known i-th block of `tokens` behind blocks[0..i), which the caller holds; takes a reference. -1: none, or it is cached
+ * (nobody else holds it) and idle_too is 0. */
+int32_t qn_kvcache_follow(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, const int32_t *blocks, int i, int idle_too);
 /* Publishes blocks[i] as the i-th full block of `tokens`; blocks[0..i) must be published or equal in content. If an equal
  * chain is known already the caller's blocks[i] is swapped for the known one (reference moved) and 1 is returned. */
 int qn_kvcache_publish(struct qn_kvcache *c, uint64_t salt, const int32_t *tokens, int32_t *blocks, int i);

@@ -194,7 +194,7 @@ void qn_sched_yield(struct qn_sched *s, int i) {
     for (int b = g->spec.n_branches - 1; b >= 0; b--)
         if (g->seqs[b].in_wave) leave_wave(s, &g->seqs[b]);
     wait_again(s, g);
-    g->resumes = 1;
+    g->resumes = g->started;
     g->n_preempted++;
     s->preemptions++;
 }
@@ -375,6 +375,7 @@ void qn_sched_counts(const struct qn_sched *s, struct qn_sched_counts *out) {
     out->preemptions = s->preemptions;
     out->rejected = s->rejected;
     out->dropped = s->dropped;
+    out->joins = s->joins;
 }
 
 static const char *audit_seq(const struct qn_sched *s, const struct qn_seq *q) {

@@ -63,8 +63,8 @@ struct qn_group {
     struct qn_group_spec spec; /* spec.prompt points at own memory */
     struct qn_seq *seqs;       /* [n_branches]; branches 1.. come to life when the prompt is computed */
     int n_alive;               /* branches not DONE */
-    int n_cached;              /* prompt tokens found in the prefix cache when it first started */
-    int started;               /* 1 once it has been planned for the first time */
+    int n_cached;              /* prompt tokens found in the prefix cache when its first rows were planned */
+    int started;               /* 1 once rows of it have been planned */
     int n_preempted;
     int64_t arrived_ns, started_ns;
     /* The rest is sched.c's. */
@@ -138,7 +138,7 @@ struct qn_plan {            /* valid until the next plan() */
     int n_drops;
     const struct qn_plan_drop *drops;
     int n_started;
-    struct qn_group *const *started;  /* planned for the first time */
+    struct qn_group *const *started;  /* rows of theirs are planned for the first time */
     int n_preempted;
     int64_t wake_ns;        /* with no items: when to plan again without an event (a deadline); 0: only on an event */
 };
@@ -147,6 +147,7 @@ struct qn_sched_counts {
     int waiting, running;   /* groups waiting; sequences that hold a slot */
     int64_t waiting_tokens;
     uint64_t preemptions, rejected, dropped;
+    uint64_t joins;         /* times a prefill let another one compute a prefix of both */
 };
 
 struct qn_sched;

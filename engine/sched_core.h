@@ -29,7 +29,7 @@ struct qn_sched {
     int rows_left, draft_left;   /* of this plan, for prefill and for guesses */
     uint64_t stuck_order;        /* the group that found too few blocks last, and how many nobody had a claim to */
     int stuck_room;
-    uint64_t n_orders, preemptions, rejected, dropped;
+    uint64_t n_orders, preemptions, rejected, dropped, joins;
     unsigned preempt_turn;
     int32_t *seen;               /* audit: references counted for each block */
 };

@@ -9,13 +9,17 @@
  *
  * A waiting group that is first in order and cannot start holds up those behind it, else small ones would starve it. It
  * starts only when the blocks for all its present tokens are there beside those that running prefills still need, so that
- * two long prompts do not throw each other out by turns; growth by decoding is overcommitted and paid for by preemption. */
+ * two long prompts do not throw each other out by turns; growth by decoding is overcommitted and paid for by preemption.
+ *
+ * Equal prefixes are computed once: a prefill whose next blocks an earlier item of the same plan computes gets no rows in this
+ * step, and takes the blocks over in the next one (requests with one system prompt that arrive together). */
 #include <assert.h>
 #include <string.h>
 
 #include "engine/sched_core.h"
 
 #define PAUSE_NS 1000000000LL
+enum { JOIN_BLOCKS = 2 };
 
 /* ---- order ---- */
 
@@ -216,13 +220,53 @@ static int start(struct qn_sched *s, struct qn_group *w, int i) {
     q->n_published = q->n_blocks;
     q->n_computed = q->n_blocks * s->cfg.block_tokens;
     q->state = QN_SEQ_PREFILL;
-    if (w->started) return 1;
-    w->started = 1;
-    w->started_ns = s->now_ns;
-    w->n_cached = q->n_computed;
-    s->started[s->plan.n_started++] = w;
-    qn_vtc_charge(s->vtc, w->tenant, QN_VTC_INPUT * (uint64_t)(w->spec.n_prompt - w->n_cached));
     return 1;
+}
+
+/* Its first rows are planned: now it is known what the cache had, and what it costs. */
+static void tell_start(struct qn_sched *s, struct qn_group *g, int n_cached) {
+    if (g->started) return;
+    g->started = 1;
+    g->started_ns = s->now_ns;
+    g->n_cached = n_cached;
+    s->started[s->plan.n_started++] = g;
+    qn_vtc_charge(s->vtc, g->tenant, QN_VTC_INPUT * (uint64_t)(g->spec.n_prompt - n_cached));
+}
+
+/* ---- prompts that others are computing ---- */
+
+static int shares(const struct qn_group *g) { return g->spec.cache_prompt && !g->spec.score_prompt; }
+
+/* Blocks that others completed since this seq looked last. */
+static void follow(struct qn_sched *s, int i, struct qn_seq *q, int target) {
+    int bt = s->cfg.block_tokens;
+    while (q->n_computed == q->n_blocks * bt && q->n_published == q->n_blocks && q->n_computed + bt < target) {
+        int idle_too = qn_kvcache_available(s->kv) - 1 >= blocks_kept(s, s->run[i]);
+        int32_t b = qn_kvcache_follow(s->kv, q->group->spec.salt, q->tokens, q->blocks, q->n_blocks, idle_too);
+        if (b < 0) return;
+        q->blocks[q->n_blocks++] = b;
+        q->n_published++;
+        q->n_computed += bt;
+    }
+}
+
+/* 1: a seq that is planned already computes this one's next blocks in this very step, so many of them that waiting a step is
+ * cheaper than computing them twice (a step reads all weights, as dear as a few dozen rows). Nobody waits for more than what
+ * is in the plan; so whoever is ahead may be cancelled, paused or preempted, and the next plan goes on without it. */
+static int is_ahead(const struct qn_sched *s, const struct qn_plan_item *it, const struct qn_seq *q, int target) {
+    const struct qn_group *g = it->seq->group;
+    int bt = s->cfg.block_tokens, from = q->n_computed, to = it->start + it->n_rows, most = (target - 1) / bt * bt;
+    if (!g->spec.cache_prompt || g->spec.salt != q->group->spec.salt || it->start > from) return 0;
+    if (to > most) to = most;
+    if (to - from < JOIN_BLOCKS * bt) return 0;
+    return !memcmp(it->seq->tokens, q->tokens, (size_t)(from + JOIN_BLOCKS * bt) * sizeof *q->tokens);
+}
+
+static int must_wait(const struct qn_sched *s, const struct qn_seq *q, int target, int n_items) {
+    if (q->n_computed % s->cfg.block_tokens) return 0;
+    for (int k = 0; k < n_items; k++)
+        if (is_ahead(s, &s->prefills[k], q, target)) return 1;
+    return 0;
 }
 
 /* ---- rows ---- */
@@ -239,9 +283,17 @@ static int same_kind_end(const struct qn_group *g, int from, int to) {
 /* Rows of a prompt, or of what a preempted seq had; 1: some were planned. */
 static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target, int n_items) {
     struct qn_group *g = s->run[i];
+    if (shares(g)) {
+        follow(s, i, q, target);
+        if (must_wait(s, q, target, n_items)) {
+            s->joins++;
+            return 0;
+        }
+    }
     int from = q->n_computed, n = target - from < s->rows_left ? target - from : s->rows_left;
     int to = grow(s, i, q, same_kind_end(g, from, from + n));
     if (to <= from) return 0;
+    tell_start(s, g, from);
     struct qn_plan_item *it = &s->prefills[n_items];
     *it = (struct qn_plan_item){.seq = q, .start = from, .n_rows = to - from};
     it->fork = !g->forked && g->n_wave > 1 && to == target;

@@ -33,7 +33,8 @@ struct req {
 };
 
 struct sim {
-    uint64_t seed, n_draws;
+    uint64_t seed, n_draws, twin_family;
+    int twins, twin_rate;    /* still to come of one family; how often a family starts */
     struct qn_sched_cfg cfg;
     struct qn_kvcache *kv;
     struct qn_sched *s;
@@ -88,7 +89,7 @@ static void setup(uint64_t seed) {
     struct qn_sched_cfg *c = &M->cfg;
     c->block_tokens = chance(50) ? 8 : 16;
     c->seqs_max = 1 + (int)draw(chance(50) ? 4 : 12);
-    c->step_rows_max = c->seqs_max + 1 + (int)draw(chance(50) ? 8 : 64);
+    c->step_rows_max = c->seqs_max + 1 + (int)draw(chance(50) ? 8 : chance(50) ? 64 : 300);
     c->prefill_chunk_max = chance(50) ? 0 : 1 + (int)draw(24);
     c->waiting_max = 2 + (int)draw(30);
     c->waiting_tokens_max = chance(30) ? 200 + (int64_t)draw(1000) : 0;
@@ -99,6 +100,7 @@ static void setup(uint64_t seed) {
     c->draft = chance(40) ? draft : NULL;
     c->draft_rows_max = (int)draw(24);
     M->guess_right = (int)draw(101);
+    M->twin_rate = chance(50) ? (int)draw(60) : 0;
     int least = CTX / c->block_tokens + 1;
     M->n_blocks = chance(50) ? least / 2 + (int)draw((uint64_t)least) : least + (int)draw((uint64_t)(BLOCKS_MAX - least));
     if (chance(25) && c->seqs_max > 3) c->reserved_seqs[draw(3)] = 1 + (int)draw(2);
@@ -119,8 +121,16 @@ static int arrive(void) {
     r->score = r->max_tokens == 0 || chance(8);
     r->cache = chance(85);
     uint64_t salt = draw(2), family = draw(3);
+    if (chance(M->twin_rate) || M->twins > 0) { /* several come together, with one prefix that nobody had before */
+        if (M->twins == 0) M->twins = 1 + (int)draw(5), M->twin_family++;
+        M->twins--;
+        family = 100 + M->twin_family;
+        salt = M->twin_family % 2;
+        r->n_prompt = 24 + (int)draw(70);
+        if (r->n_prompt + r->max_tokens > CTX) r->max_tokens = CTX - r->n_prompt;
+    }
     r->root = r->cache ? mix(salt, 77) : mix((uint64_t)M->n_reqs, M->seed);
-    int shared = (int)draw((uint64_t)r->n_prompt + 1); /* a prefix that many have, then its own */
+    int shared = family >= 100 ? r->n_prompt - (int)draw(8) : (int)draw((uint64_t)r->n_prompt + 1); /* a prefix that many have, then its own */
     for (int i = 0; i < r->n_prompt; i++)
         r->prompt[i] = (int32_t)(i < shared ? mix(family, (uint64_t)i) % VOCAB : draw(VOCAB));
     r->arrived_ns = M->now;
@@ -180,6 +190,15 @@ static int read_rows(const struct qn_plan_item *it, uint64_t *found) {
 
 static int is_decode(const struct qn_plan_item *it) { return it->seq->state == QN_SEQ_DECODE; }
 
+/* `a` starts on at least two whole blocks that `b`, planned before it, computes in the same step, and might share them. */
+static int computes_again(const struct qn_plan_item *a, const struct qn_plan_item *b) {
+    const struct req *r = a->seq->group->spec.user, *s = b->seq->group->spec.user;
+    int bt = M->cfg.block_tokens, to = a->start + 2 * bt;
+    return !is_decode(a) && !is_decode(b) && r->cache && s->cache && !r->score && a->seq->group->spec.salt == b->seq->group->spec.salt &&
+           a->start % bt == 0 && b->start <= a->start && b->start + b->n_rows >= to && a->start + a->n_rows > to &&
+           !memcmp(a->seq->tokens, b->seq->tokens, (size_t)to * sizeof(int32_t));
+}
+
 static int check_items(const struct qn_plan *p) {
     int rows = 0, prefill_rows = 0, n_decodes = 0, decode_rows = 0;
     for (int i = 0; i < p->n_items; i++) {
@@ -221,6 +240,9 @@ static int check_items(const struct qn_plan *p) {
     if (rows != p->n_rows || rows > M->cfg.step_rows_max) FAIL("%d rows, said %d, budget %d", rows, p->n_rows, M->cfg.step_rows_max);
     if (n_decodes && M->cfg.prefill_chunk_max && prefill_rows > M->cfg.prefill_chunk_max) FAIL("%d prefill rows beside decodes", prefill_rows);
     if (p->n_items > M->cfg.seqs_max) FAIL("%d items", p->n_items);
+    for (int i = 0; i < p->n_items; i++)
+        for (int k = 0; k < i; k++)
+            if (computes_again(&p->items[i], &p->items[k])) FAIL("rows from %d are computed twice in one step", p->items[i].start);
     if (decode_rows > n_decodes && decode_rows > M->cfg.draft_rows_max) FAIL("%d rows of decodes and guesses", decode_rows);
     M->rows += (uint64_t)rows;
     return 1;
@@ -394,7 +416,7 @@ static int run(uint64_t seed) {
     why[0] = 0;
     for (;;) {
         int draining = M->n_reqs == n_reqs, live = 0;
-        while (M->n_reqs < n_reqs && chance(per_step))
+        while (M->n_reqs < n_reqs && (M->twins || chance(per_step)))
             if (!arrive()) return 0;
         if (!disturb(draining) || !step()) return 0;
         if (!draining) last_arrival = M->steps;
@@ -432,7 +454,7 @@ static void clean(void) {
 TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
     const char *only = getenv("QN_SEED"), *many = getenv("QN_SEEDS");
     uint64_t from = only ? strtoull(only, NULL, 0) : 1, n = only ? 1 : many ? strtoull(many, NULL, 0) : 10000;
-    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0;
+    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0, joins = 0;
     M = calloc(1, sizeof *M);
     ASSERT(M);
     for (uint64_t seed = from; seed < from + n; seed++) {
@@ -450,13 +472,14 @@ TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
         preemptions += c.preemptions;
         hits += kv.hits_tokens;
         evictions += kv.evictions;
+        joins += c.joins;
         guessed += M->guessed;
         taken += M->taken;
         clean();
     }
-    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu of %llu guesses taken\n", (unsigned long long)n,
+    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu joins, %llu of %llu guesses taken\n", (unsigned long long)n,
            (unsigned long long)steps, (unsigned long long)rows, (unsigned long long)preemptions, (unsigned long long)hits,
-           (unsigned long long)evictions, (unsigned long long)taken, (unsigned long long)guessed);
-    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken); /* the seeds do reach the corners */
+           (unsigned long long)evictions, (unsigned long long)joins, (unsigned long long)taken, (unsigned long long)guessed);
+    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken && joins > n / 20); /* the seeds do reach the corners */
     free(M);
 }

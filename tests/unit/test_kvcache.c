@@ -99,6 +99,28 @@ TEST(kvcache, finds_the_longest_chain_and_no_more) {
     qn_kvcache_close(c);
 }
 
+TEST(kvcache, follows_a_chain_block_by_block) {
+    struct qn_kvcache *c = open_cache(8);
+    int32_t a[4], got[4];
+    chain(c, 7, A, a, 4);
+    qn_kvcache_unref(c, a[3]);
+    EXPECT_EQ(got[0] = qn_kvcache_follow(c, 7, A, got, 0, 0), a[0]);
+    EXPECT_EQ(qn_kvcache_refs(c, a[0]), 2);
+    EXPECT_EQ(qn_kvcache_follow(c, 8, A, got, 0, 1), -1); /* another salt */
+    for (int i = 1; i < 3; i++) EXPECT_EQ(got[i] = qn_kvcache_follow(c, 7, A, got, i, 0), a[i]);
+    EXPECT_EQ(qn_kvcache_follow(c, 7, A, got, 3, 0), -1); /* known, but nobody holds it */
+    EXPECT_EQ(got[3] = qn_kvcache_follow(c, 7, A, got, 3, 1), a[3]);
+    EXPECT_EQ(qn_kvcache_follow(c, 7, B, got, 2, 1), -1);
+    struct qn_kv_counts k;
+    qn_kvcache_counts(c, &k);
+    EXPECT_EQ(k.hits_tokens, 16);
+    drop(c, got, 4);
+    int32_t own = qn_kvcache_alloc(c); /* not published: nobody can stand behind it */
+    EXPECT_EQ(qn_kvcache_follow(c, 7, A, &own, 1, 1), -1);
+    EXPECT(!qn_kvcache_audit(c));
+    qn_kvcache_close(c);
+}
+
 TEST(kvcache, equal_chains_become_one) {
     struct qn_kvcache *c = open_cache(8);
     int32_t a[2], b[2];

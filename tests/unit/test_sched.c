@@ -442,6 +442,66 @@ TEST(sched, a_prompt_is_never_all_found) {
     close_world(&w);
 }
 
+static const struct qn_sched_cfg WIDE = {.step_rows_max = 400, .seqs_max = 4, .waiting_max = 8, .n_ctx = 512, .block_tokens = BT};
+
+TEST(sched, equal_prompts_are_computed_once) {
+    struct world w = open_world(&WIDE, 100);
+    int32_t own[120];
+    for (int i = 0; i < 120; i++) own[i] = i < 101 ? i : 1000 + i;
+    struct qn_group *a = add(&w, (struct qn_group_spec){.n_prompt = 120, .max_tokens = 4, .cache_prompt = 1});
+    struct qn_group *b = add(&w, (struct qn_group_spec){.n_prompt = 120, .max_tokens = 4, .cache_prompt = 1, .prompt = own});
+    struct qn_group *c = add(&w, (struct qn_group_spec){.n_prompt = 120, .max_tokens = 4, .cache_prompt = 1, .salt = 1});
+    step(&w);
+    EXPECT_EQ(w.p->n_rows, 240); /* b lets a compute what both have; c's salt is another */
+    EXPECT(a->started && c->started && !b->started);
+    EXPECT_EQ(counts(&w).joins, 1);
+    step(&w);
+    EXPECT(b->started);
+    EXPECT_EQ(b->n_cached, 96);
+    EXPECT_EQ(w.p->n_rows, 2 + 24);
+    EXPECT_EQ(b->seqs[0].blocks[5], a->seqs[0].blocks[5]);
+    close_world(&w);
+}
+
+TEST(sched, nobody_waits_for_less_than_two_blocks_or_for_unshared_ones) {
+    struct world w = open_world(&WIDE, 100);
+    int32_t own[100];
+    for (int i = 0; i < 100; i++) own[i] = i < 31 ? i : 1000 + i;
+    add(&w, (struct qn_group_spec){.n_prompt = 100, .max_tokens = 4, .cache_prompt = 1});
+    add(&w, (struct qn_group_spec){.n_prompt = 100, .max_tokens = 4, .cache_prompt = 1, .prompt = own});
+    add(&w, (struct qn_group_spec){.n_prompt = 100, .max_tokens = 4});
+    add(&w, (struct qn_group_spec){.n_prompt = 100, .max_tokens = 4, .cache_prompt = 1, .score_prompt = 1});
+    step(&w);
+    EXPECT_EQ(w.p->n_rows, 400);
+    EXPECT_EQ(counts(&w).joins, 0);
+    close_world(&w);
+}
+
+/* Three chunks: the second request follows a block at a time; when the first goes, it goes on from where that was. */
+TEST(sched, who_follows_goes_on_when_the_first_leaves) {
+    struct qn_sched_cfg cfg = WIDE;
+    cfg.step_rows_max = 100;
+    for (int how = 0; how < 3; how++) {
+        cfg.may_run = how == 2 ? may_run : NULL;
+        struct world w = open_world(&cfg, 100);
+        struct qn_group *a = add(&w, (struct qn_group_spec){.n_prompt = 130, .max_tokens = 4, .cache_prompt = 1, .tenant = 1});
+        struct qn_group *b = add(&w, (struct qn_group_spec){.n_prompt = 300, .max_tokens = 4, .cache_prompt = 1});
+        step(&w);
+        EXPECT_EQ(w.p->n_rows, 100);
+        EXPECT(!b->started);
+        if (how == 0) take_out(&w, a);
+        if (how == 2) paused[1] = 1;
+        step(&w);
+        EXPECT(b->started);
+        EXPECT_EQ(b->n_cached, 96);
+        EXPECT_EQ(w.p->n_rows, 100);
+        if (how == 2) paused[1] = 0;
+        for (int i = 0; i < 2; i++) step(&w);
+        EXPECT(b->seqs[0].n_computed >= 300);
+        close_world(&w);
+    }
+}
+
 TEST(sched, branches_share_the_prompt_and_part_by_copy) {
     struct world w = open_world(&CFG, 16);
     struct qn_group *g = add(&w, (struct qn_group_spec){.n_prompt = 40, .max_tokens = 10, .n_branches = 3});

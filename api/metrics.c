@@ -131,6 +131,7 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
          s->kv_total ? (double)s->kv_held / s->kv_total : 0},
         {"gauge", "quern_kv_blocks_cached", NULL, "KV blocks that only the prefix cache keeps.", s->kv_cached},
         {"gauge", "quern_kv_blocks_total", NULL, "KV blocks of the pool.", s->kv_total},
+        {"gauge", "quern_kv_pool_bytes", NULL, "Memory of all KV blocks; it is taken from the system as they are used.", (double)info->kv_bytes},
         {"counter", "quern_steps_total", NULL, "Steps of the engine.", (double)s->steps},
         {"counter", "quern_prompt_tokens_total", "vllm:prompt_tokens_total", "Prompt tokens of started requests.",
          (double)s->prompt_tokens},
@@ -158,11 +159,11 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
     }
     finishes(t, "quern_finished_total", s);
     finishes(t, "vllm:request_success_total", s);
-    char extra[96];
+    char extra[128];
     head(t, "vllm:admission_rejections_total", "counter", "Requests refused because the queue was full.");
     one(t, "vllm:admission_rejections_total", "reason=\"queue_full\"", (double)s->rejected);
     head(t, "vllm:cache_config_info", "gauge", "Shape of the KV pool.");
-    snprintf(extra, sizeof extra, "block_size=\"%d\",num_gpu_blocks=\"%d\"", info->block_tokens, info->kv_blocks);
+    snprintf(extra, sizeof extra, "block_size=\"%d\",cache_dtype=\"%s\",num_gpu_blocks=\"%d\"", info->block_tokens, info->kv_type, info->kv_blocks);
     one(t, "vllm:cache_config_info", extra, 1);
     head(t, "vllm:lora_requests_info", "gauge", "Adapters in use: none.");
     one(t, "vllm:lora_requests_info", "max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"", 0);

@@ -21,6 +21,16 @@
 
 enum { QN_KV_BLOCK = 16 }; /* tokens of one KV block */
 
+/* How keys and values are kept. Q8_0: int8 with an f16 scale for each position and 32 elements of a head. AUTO: f16, but
+ * f32 in ref.c, which else rounds to the type and computes on as ever. */
+enum qn_kv_type { QN_KV_AUTO, QN_KV_F16, QN_KV_BF16, QN_KV_Q8_0, QN_KV_TYPES };
+
+/* Bytes of one block, all layers. Heads are padded to 16 elements, in q8_0 to 32. */
+static inline int64_t qn_kv_block_bytes(const struct qn_model_desc *d, enum qn_kv_type type) {
+    int64_t pad = type == QN_KV_Q8_0 ? 32 : 16, hd = (d->head_dim + pad - 1) / pad * pad;
+    return 2 * QN_KV_BLOCK * (type == QN_KV_Q8_0 ? hd + hd / 32 * 2 : hd * 2) * d->n_layers * d->n_kv_heads;
+}
+
 struct qn_backend;
 struct qn_weight;           /* a matrix or vector as the backend wants it */
 struct qn_act;              /* R rows ready for a matrix product */
@@ -46,6 +56,7 @@ struct qn_backend_opts {
     int n_threads;          /* 0: as many as the machine has */
     const char *isa;        /* NULL: best; "generic", "avx2", "avx512": force (tests) */
     int kv_blocks;          /* size of the KV pool */
+    enum qn_kv_type kv_type;
     int rows_max;           /* most rows of a step */
     int out_max;            /* most rows of one logits call */
     int n_ctx;              /* most positions of a sequence */

@@ -25,6 +25,8 @@ static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
+static const char *const kv_names[QN_KV_TYPES] = {"auto", "f16", "bf16", "q8_0"};
+
 static int check_opts(struct qn_engine *e, struct qn_err *err) {
     struct qn_engine_opts *o = &e->opts;
     if (!o->model_path) return qn_fail(err, QN_E_RANGE, "no model given");
@@ -42,14 +44,20 @@ static int check_opts(struct qn_engine *e, struct qn_err *err) {
     if (o->prefill_chunk < 1) return qn_fail(err, QN_E_RANGE, "prefill_chunk %d: 1..step_rows", o->prefill_chunk);
     if (o->n_ctx < 0 || o->n_ctx > CTX_MOST) return qn_fail(err, QN_E_RANGE, "ctx %d: 1..%d", o->n_ctx, CTX_MOST);
     if (o->kv_bytes < 0) return qn_fail(err, QN_E_RANGE, "kv_bytes: 0 or more");
-    return 0;
+    const char *want = o->kv_type ? o->kv_type : kv_names[QN_KV_AUTO];
+    for (int t = 0; t < QN_KV_TYPES; t++)
+        if (!strcmp(want, kv_names[t])) {
+            e->kv_type = (enum qn_kv_type)t;
+            return 0;
+        }
+    return qn_fail(err, QN_E_RANGE, "kv_type '%s' is not one of auto, f16, bf16, q8_0", want);
 }
 
 /* The pool's size: what was asked for, else four contexts, bounded by a quarter of the machine's memory and by what
  * max_seqs full contexts could ever use. At least one context. */
 static int pool_blocks(const struct qn_engine *e, struct qn_err *err) {
     const struct qn_model_desc *d = &e->model->desc;
-    int64_t token_bytes = 2LL * d->n_layers * d->n_kv_heads * d->head_dim * 2; /* K and V in 16 bits */
+    int64_t token_bytes = qn_kv_block_bytes(d, e->kv_type) / QN_KV_BLOCK;
     int64_t ram = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     int64_t tokens = (int64_t)KV_CONTEXTS_DEFAULT * e->info.n_ctx;
     if (tokens > ram / 4 / token_bytes) tokens = ram / 4 / token_bytes;
@@ -109,7 +117,7 @@ static int open_backend(struct qn_engine *e, struct qn_err *err) {
     if (blocks < 0) return blocks;
     e->info.kv_blocks = blocks;
     e->out_max = e->opts.max_seqs < OUT_ROWS_MAX ? e->opts.max_seqs : OUT_ROWS_MAX;
-    struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .isa = e->opts.isa, .kv_blocks = blocks, .rows_max = e->opts.step_rows,
+    struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .isa = e->opts.isa, .kv_blocks = blocks, .kv_type = e->kv_type, .rows_max = e->opts.step_rows,
                                 .out_max = e->out_max, .n_ctx = e->info.n_ctx};
     const char *device = e->opts.device ? e->opts.device : "cpu";
     int rc;
@@ -118,6 +126,8 @@ static int open_backend(struct qn_engine *e, struct qn_err *err) {
     else rc = qn_fail(err, QN_E_UNSUPPORTED, "device '%s' is not one of cpu, cpu-ref, auto", device);
     if (rc < 0) return rc;
     e->info.device = e->backend->device_name;
+    e->backend->ops->bytes(e->backend, &e->info.kv_bytes);
+    e->info.kv_type = e->kv_type != QN_KV_AUTO ? kv_names[e->kv_type] : strcmp(device, "cpu-ref") ? "f16" : "f32";
     return qn_forward_open(&e->forward, e->model, e->backend, err);
 }
 

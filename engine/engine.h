@@ -31,6 +31,7 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     int prefill_chunk;      /* most prefill rows of a step that also decodes; default 256 */
     double stretch;         /* such a step takes at most this many times a decoding one, if rows allow; default 2; < 0: no bound */
     int64_t kv_bytes;       /* default: see engine.c */
+    const char *kv_type;    /* "auto" (default), "f16", "bf16", "q8_0"; backend.h */
     int waiting_max;        /* default 1024 requests */
     int64_t waiting_tokens_max; /* default 4 M */
     int64_t wait_ms_max;    /* default 0: no limit */
@@ -98,7 +99,8 @@ struct qn_engine_info {     /* constant after open */
     const char *model_name, *arch, *device;
     uint32_t n_vocab;
     int n_ctx, n_ctx_train, n_layers, d_model, max_seqs, block_tokens, kv_blocks;
-    uint64_t n_params, weight_bytes;
+    uint64_t n_params, weight_bytes, kv_bytes; /* kv_bytes: of the whole pool, touched as it is used */
+    const char *kv_type;
     struct qn_str chat_template; /* p NULL: none */
 };
 

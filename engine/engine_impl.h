@@ -42,6 +42,7 @@ struct qn_engine {
     struct qn_forward *forward;
     struct qn_kvcache *kv;
     struct qn_sched *sched;
+    enum qn_kv_type kv_type;
     uint32_t *ends;         /* ids that end generation */
     int n_ends;
 

@@ -194,7 +194,7 @@ static int start_engine(struct daemon *d) {
     struct qn_engine_opts o = {
         .model_path = c->model_path, .device = c->device, .isa = strcmp(c->isa, "auto") ? c->isa : NULL,
         .n_threads = (int)count(c->threads), .n_ctx = (int)count(c->ctx), .max_seqs = (int)count(c->max_seqs), .step_rows = (int)count(c->step_rows),
-        .prefill_chunk = (int)count(c->prefill_chunk), .kv_bytes = c->kv_bytes, .waiting_max = (int)count(c->waiting_max),
+        .prefill_chunk = (int)count(c->prefill_chunk), .kv_bytes = c->kv_bytes, .kv_type = c->kv_type, .waiting_max = (int)count(c->waiting_max),
         .waiting_tokens_max = c->waiting_tokens_max, .wait_ms_max = c->wait_ms_max, .no_prefix_cache = !c->prefix_cache,
         .stretch = c->step_stretch ? (double)c->step_stretch : -1, .no_speculation = !c->speculation, .draft_rows = (int)count(c->draft_rows),
         .wake = qn_loop_wake, .wake_user = &d->loop,
@@ -211,6 +211,9 @@ static int start_engine(struct daemon *d) {
     qn_log_str(&l, "device", i->device);
     qn_log_int(&l, "ctx", i->n_ctx);
     qn_log_int(&l, "max_seqs", i->max_seqs);
+    qn_log_str(&l, "kv_type", i->kv_type);
+    qn_log_int(&l, "kv_mib", (int64_t)(i->kv_bytes >> 20));
+    qn_log_int(&l, "kv_tokens", (int64_t)i->kv_blocks * i->block_tokens);
     qn_log_ms(&l, "load_ms", qn_clock_ns() - t0);
     qn_log_end(&l);
     return 0;

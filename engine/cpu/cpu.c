@@ -130,7 +130,6 @@ static void op_close(struct qn_backend *base) {
     qn_pool_close(b->pool);
     for (int i = 0; i < b->n_maps; i++) munmap(b->maps[i].p, b->maps[i].n);
     free(b->maps);
-    free(b->item_seq);
     free(b);
 }
 
@@ -183,6 +182,7 @@ static int check(const struct qn_model_desc *d, const struct qn_backend_opts *o,
     if (o->kv_blocks < 1 || o->rows_max < 1 || o->out_max < 1 || o->n_ctx < 1)
         return qn_fail(err, QN_E_RANGE, "backend: kv_blocks %d, rows_max %d, out_max %d and n_ctx %d must be at least 1", o->kv_blocks,
                        o->rows_max, o->out_max, o->n_ctx);
+    if (o->kv_type < QN_KV_AUTO || o->kv_type >= QN_KV_TYPES) return qn_fail(err, QN_E_RANGE, "backend: KV type %d is unknown", (int)o->kv_type);
     if (d->head_dim < 1 || d->head_dim > 1024 || d->rope_dim < 0 || d->rope_dim > d->head_dim || d->rope_dim % 2 || d->n_kv_heads < 1 ||
         d->n_heads % d->n_kv_heads)
         return qn_fail(err, QN_E_UNSUPPORTED, "model: %d heads, %d KV heads, head size %d (at most 1024), RoPE over %d elements", d->n_heads,
@@ -194,12 +194,11 @@ static int check(const struct qn_model_desc *d, const struct qn_backend_opts *o,
 static int init_scratch(struct qn_cpu *b, struct qn_err *err) {
     const struct qn_model_desc *d = b->base.desc;
     const struct qn_backend_opts *o = &b->base.opts;
-    size_t attn = qn_attn_scratch(d->head_dim, o->n_ctx), row = ((size_t)d->d_model + 31) / 32 * 32;
+    size_t attn = qn_attn_scratch(d->head_dim), row = ((size_t)d->d_model + 31) / 32 * 32;
     b->scratch_stride = ((attn > row ? attn : row) + 15) / 16 * 16;
     b->scratch = qn_cpu_reserve(b, (size_t)qn_pool_threads(b->pool) * b->scratch_stride * sizeof *b->scratch);
     b->logits = qn_cpu_reserve(b, (size_t)o->out_max * (size_t)d->n_vocab * sizeof *b->logits);
-    b->item_seq = calloc((size_t)o->rows_max, sizeof *b->item_seq);
-    int ok = b->scratch && b->logits && b->item_seq && vec_init(b, &b->attn_out, d->n_heads * d->head_dim, o->rows_max) == 0 &&
+    int ok = b->scratch && b->logits && qn_cpu_attn_init(b) == 0 && vec_init(b, &b->attn_out, d->n_heads * d->head_dim, o->rows_max) == 0 &&
              qn_cpu_act_init(b, &b->out_act, d->d_model, o->out_max) == 0;
     return ok ? 0 : qn_fail(err, QN_E_NOMEM, "no memory for the scratch of %d rows", o->rows_max);
 }

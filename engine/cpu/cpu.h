@@ -37,6 +37,23 @@ enum qn_fmt { /* of repacked matrices; repack.h */
 };
 static inline int qn_fmt_is_float(enum qn_fmt f) { return f <= QN_FMT_BF16; }
 
+/* A page is what one block keeps of one layer's head, 16 positions of K and V (hd: the head padded to 16 or 32):
+ *      f16, bf16   K [hd][16] | V [16][hd]
+ *      q8_0        K [hd/4][16][4] s8 | V [16][hd] s8 | scales of K [hd/32][16] f16 | scales of V [hd/32][16] f16
+ * so that 16 positions are a lane vector for q.k, and 16 elements one for p.v. A position's bytes are its own. */
+struct qn_kv_page {
+    enum qn_kv_type type;
+    int head_dim, hd;
+    size_t v, k_scale, v_scale, bytes;  /* offsets in bytes; of a page */
+};
+
+enum {
+    QN_KV_RUN = 32,         /* blocks whose pages of a head lie side by side */
+    QN_ATTN_CHUNK = 256,    /* positions that have a softmax of their own, at fixed places; then they are merged in order */
+    QN_ATTN_STRIDE = QN_ATTN_CHUNK + 16,
+    QN_ATTN_HEAD = 32,      /* floats before the output in a chunk's record: the maximum and the sum, 16 times each */
+};
+
 /* One tile of attention: nq query vectors that read the same KV head of one sequence. */
 struct qn_attn_tile {
     int nq;
@@ -46,11 +63,13 @@ struct qn_attn_tile {
         int lo, hi;         /* positions it attends to, both included; neither falls from one column to the next */
     } col[QN_ATTN_COLS];
     const int32_t *blocks;
-    const uint8_t *kv;      /* block b of this layer and head: K at kv + b*block_bytes, V at + v_offset */
-    size_t block_bytes, v_offset;
-    int head_dim, hd_pad;   /* hd_pad: up to a multiple of 16 */
+    const uint8_t *kv;      /* of this layer and head: block b's page at kv + b / QN_KV_RUN * run + b % QN_KV_RUN * bytes */
+    size_t run;
+    const struct qn_kv_page *page;
     float scale, softcap;
     float *scratch;         /* qn_attn_scratch floats */
+    int chunk0, chunk1;     /* the chunks to visit */
+    float *records;         /* NULL: visit all and write out; else a record of each column of each chunk is left here */
 };
 
 /* The kernels of one instruction set. Pointers are to memory of ours: 64-byte aligned and padded to whole lanes where a
@@ -69,25 +88,27 @@ struct qn_cpu_isa {
     void (*head_norm)(float *h, const float *gain, float eps, int d);
     /* Rotates the first rope_dim of h in place; cs is a row of the table (rope_kv.c). */
     void (*rope)(float *h, const float *cs, int rope_dim, enum qn_rope_kind kind);
-    /* f16 of x[n], clamped to the finite range. */
-    void (*to_f16)(uint16_t *out, const float *x, int n);
     /* bf16 of x[n], to nearest even, NaN stays NaN; n padded to 16. */
     void (*to_bf16)(uint16_t *out, const float *x, int n);
+    /* One position's k and v [head_dim], as slot 0..15 of a page. */
+    void (*kv_put)(const struct qn_kv_page *p, uint8_t *page, int slot, const float *k, const float *v);
     /* h[n] = kind(gate[n]) * up[n]; n padded. */
     void (*glu)(float *h, const float *gate, const float *up, int n, enum qn_act_kind kind);
     /* x[n] = softcap(x * scale); cap 0: none. Any n and alignment. */
     void (*scale_cap)(float *x, int n, float scale, float cap);
     void (*attn)(const struct qn_attn_tile *t);
+    void (*attn_merge)(const struct qn_attn_tile *t); /* out of the records of all chunks */
     void (*exp)(float *out, const float *x, int n); /* for tests; any n */
     int attn_cols; /* the tile size that suits it, <= QN_ATTN_COLS */
 };
 
 extern const struct qn_cpu_isa qn_cpu_generic, qn_cpu_avx2, qn_cpu_avx512_vnni, qn_cpu_avx512_bf16;
 
-/* Floats of scratch of one attention tile for sequences of up to n_ctx positions. */
-static inline size_t qn_attn_scratch(int head_dim, int n_ctx) {
-    size_t hd = ((size_t)head_dim + 15) / 16 * 16, pos = ((size_t)n_ctx + 15) / 16 * 16;
-    return QN_ATTN_COLS * (2 * hd + pos);
+/* Floats of a record, and of the scratch of one attention tile (attn_body.h). */
+static inline size_t qn_attn_record(int hd) { return QN_ATTN_HEAD + (size_t)hd; }
+static inline size_t qn_attn_scratch(int head_dim) {
+    size_t hd = ((size_t)head_dim + 31) / 32 * 32;
+    return QN_ATTN_COLS * (2 * hd + 2 * qn_attn_record((int)hd) + 3 * QN_ATTN_STRIDE);
 }
 
 struct qn_weight {
@@ -132,10 +153,9 @@ struct qn_cpu {
     struct qn_need need[QN_NEEDS_MAX];
     int n_needs;
 
-    /* kv + block * kv_block + layer * kv_layer + head * kv_head: K [head_dim][16] f16, then V [16][hd_pad] f16. */
-    uint8_t *kv;
-    size_t kv_block, kv_layer, kv_head, v_offset;
-    int hd_pad;
+    uint8_t *kv;                /* [kv_blocks / QN_KV_RUN][n_layers][n_kv_heads][QN_KV_RUN] pages */
+    struct qn_kv_page page;
+    size_t kv_run;              /* bytes of QN_KV_RUN blocks */
 
     float *rope[QN_ROPE_SETS];  /* [n_ctx][2 * rope_dim or less], see rope_kv.c */
     int rope_filled[QN_ROPE_SETS], rope_stride;
@@ -143,10 +163,18 @@ struct qn_cpu {
     float *scratch;             /* per thread: attention, or a row of the widest vector */
     size_t scratch_stride;      /* floats */
     struct qn_vec attn_out;     /* [rows_max][n_heads*head_dim] */
-    int *item_seq;              /* attention: first item of each sequence */
+    struct qn_attn_seq *attn_seq;   /* [rows_max], attention.c */
+    float *records;             /* of tiles whose chunks are computed apart */
+    size_t records_max;         /* floats */
     struct qn_act out_act;      /* [out_max][d_model] */
     float *logits;              /* [out_max][n_vocab] */
 };
+
+/* The page of layer and KV head in a block. */
+static inline uint8_t *qn_kv_page_at(const struct qn_cpu *b, int32_t block, int layer, int head) {
+    size_t i = ((size_t)layer * (size_t)b->base.desc->n_kv_heads + (size_t)head) * QN_KV_RUN + (size_t)block % QN_KV_RUN;
+    return b->kv + (size_t)block / QN_KV_RUN * b->kv_run + i * b->page.bytes;
+}
 
 static inline struct qn_cpu *qn_cpu_of(struct qn_backend *b) { return (struct qn_cpu *)b; }
 
@@ -184,6 +212,7 @@ void qn_cpu_rope_fill(struct qn_cpu *b, int n_pos);
 void qn_cpu_rope_kv(struct qn_backend *b, int layer, struct qn_vec *q, struct qn_vec *k, const struct qn_vec *v,
                     const struct qn_weight *q_norm, const struct qn_weight *k_norm, float eps);
 int qn_cpu_kv_init(struct qn_cpu *b, struct qn_err *err);
+int qn_cpu_attn_init(struct qn_cpu *b);
 void qn_cpu_kv_copy(struct qn_backend *b, int32_t from, int32_t to, int n_tokens);
 void qn_cpu_attention(struct qn_backend *b, int layer, const struct qn_vec *q, struct qn_act *out);
 

@@ -1,4 +1,4 @@
-/* The kernels in plain C: correct everywhere, fast nowhere: the row operations and attention of rows_body.h and attn_body.h over
+/* The kernels in plain C: correct everywhere, fast nowhere: the row operations, KV pages and attention of rows_body.h, kv_body.h and attn_body.h over
  * vec_generic.h, and the matrix tiles of matmul_generic.c, gathered in one table. Nothing outside this folder calls them
  * directly; cpu.c picks a table by what the processor can do. */
 #include <math.h>
@@ -10,6 +10,8 @@
 
 #include "engine/cpu/rows_body.h"
 
+#include "engine/cpu/kv_body.h"
+
 #include "engine/cpu/attn_body.h"
 
 const struct qn_cpu_isa qn_cpu_generic = {
@@ -19,11 +21,12 @@ const struct qn_cpu_isa qn_cpu_generic = {
     .add_norm = rows_add_norm,
     .head_norm = rows_head_norm,
     .rope = rows_rope,
-    .to_f16 = rows_to_f16,
     .to_bf16 = rows_to_bf16,
+    .kv_put = kv_put,
     .glu = rows_glu,
     .scale_cap = rows_scale_cap,
     .attn = attn_tile,
+    .attn_merge = attn_merge,
     .exp = rows_exp,
     .attn_cols = QN_ATTN_COLS,
 };

@@ -1,5 +1,5 @@
-/* The yardstick: every operation of backend.h as plain loops over dequantised weights, sums in double, KV in f32, one
- * thread. Slow and obvious on purpose; the fast backends are held against it, and `device: cpu-ref` serves with it.
+/* The yardstick: every operation of backend.h as plain loops over dequantised weights, sums in double, KV in f32 (rounded
+ * to the KV type, if one is named), one thread. Slow and obvious on purpose; the fast backends are held against it, and `device: cpu-ref` serves with it.
  *
  * Batch-invariant by construction: no loop looks at another row. */
 #include <assert.h>
@@ -186,6 +186,23 @@ static void rotate(float *h, int pos, const struct qn_model_desc *d, int set) {
     }
 }
 
+/* to[n] = from[n] as the type keeps it. */
+static void keep(enum qn_kv_type type, float *to, const float *from, int n) {
+    for (int i = 0; i < n; i += 32) {
+        int m = n - i < 32 ? n - i : 32;
+        float most = 0;
+        for (int k = i; k < i + m; k++) most = fmaxf(most, fabsf(from[k]));
+        float d = qn_f16_to_f32(qn_f32_to_f16(most / 127));
+        for (int k = i; k < i + m; k++) {
+            float x = from[k];
+            if (type == QN_KV_F16) x = qn_f16_to_f32(qn_f32_to_f16(x > 65504 ? 65504 : x < -65504 ? -65504 : x));
+            if (type == QN_KV_BF16) x = qn_bf16_to_f32(qn_f32_to_bf16(x));
+            if (type == QN_KV_Q8_0) x = d > 0 ? d * fminf(127, fmaxf(-127, rintf(x / d))) : 0;
+            to[k] = x;
+        }
+    }
+}
+
 static void ref_rope_kv(struct qn_backend *b, int layer, struct qn_vec *q, struct qn_vec *k, const struct qn_vec *v,
                         const struct qn_weight *q_norm, const struct qn_weight *k_norm, float eps) {
     struct ref *r = self(b);
@@ -203,8 +220,10 @@ static void ref_rope_kv(struct qn_backend *b, int layer, struct qn_vec *q, struc
                 if (gain) rmsnorm(head, head, gain->v, hd, eps);
                 rotate(head, pos, d, set);
             }
-            memcpy(slot(r, r->k, sq->blocks, pos, layer), kr, (size_t)k->width * sizeof(float));
-            memcpy(slot(r, r->v, sq->blocks, pos, layer), v->v + (size_t)row * (size_t)v->width, (size_t)v->width * sizeof(float));
+            for (int h = 0; h < d->n_kv_heads * hd; h += hd) {
+                keep(b->opts.kv_type, slot(r, r->k, sq->blocks, pos, layer) + h, kr + h, hd);
+                keep(b->opts.kv_type, slot(r, r->v, sq->blocks, pos, layer) + h, v->v + (size_t)row * (size_t)v->width + h, hd);
+            }
         }
     }
 }

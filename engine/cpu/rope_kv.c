@@ -4,13 +4,12 @@
  * memory is reserved when the backend opens, so a step allocates nothing. A row holds 2*rope_dim floats for adjacent
  * pairs (each cosine twice, then -sin and +sin alternating: a rotation is then one swap, one product and one fma), or
  * rope_dim floats for split halves (cosines, sines). */
-#include <assert.h>
 #include <math.h>
 #include <string.h>
 
 #include "engine/cpu/cpu.h"
 
-enum { ROWS_GRAIN_ELEMS = 8192, FILL_GRAIN = 64, HEAD_DIM_MAX = 1024 };
+enum { ROWS_GRAIN_ELEMS = 8192, FILL_GRAIN = 64 };
 
 int qn_cpu_rope_init(struct qn_cpu *b, struct qn_err *err) {
     const struct qn_model_desc *d = b->base.desc;
@@ -63,13 +62,6 @@ struct rope_job {
     float eps;
 };
 
-static void write_kv(struct qn_cpu *b, uint8_t *page, int slot, const float *k, const float *v, int head_dim) {
-    uint16_t t[HEAD_DIM_MAX], *kp = (uint16_t *)page + slot, *vp = (uint16_t *)(page + b->v_offset) + (size_t)slot * (size_t)b->hd_pad;
-    b->isa->to_f16(t, k, head_dim);
-    for (int d = 0; d < head_dim; d++) kp[d * QN_KV_BLOCK] = t[d];
-    b->isa->to_f16(vp, v, head_dim);
-}
-
 static void rope_row(const struct rope_job *j, int r, int32_t block, int slot) {
     struct qn_cpu *b = j->b;
     const struct qn_model_desc *d = b->base.desc;
@@ -81,11 +73,10 @@ static void rope_row(const struct rope_job *j, int r, int32_t block, int slot) {
         if (j->q_norm) b->isa->head_norm(q, j->q_norm, j->eps, d->head_dim);
         if (cs) b->isa->rope(q, cs, d->rope_dim, d->rope_kind);
     }
-    uint8_t *page = b->kv + (size_t)block * b->kv_block + (size_t)j->layer * b->kv_layer;
-    for (int h = 0; h < d->n_kv_heads; h++, k += d->head_dim, v += d->head_dim, page += b->kv_head) {
+    for (int h = 0; h < d->n_kv_heads; h++, k += d->head_dim, v += d->head_dim) {
         if (j->k_norm) b->isa->head_norm(k, j->k_norm, j->eps, d->head_dim);
         if (cs) b->isa->rope(k, cs, d->rope_dim, d->rope_kind);
-        write_kv(b, page, slot, k, v, d->head_dim);
+        b->isa->kv_put(&b->page, qn_kv_page_at(b, block, j->layer, h), slot, k, v);
     }
 }
 
@@ -118,6 +109,5 @@ void qn_cpu_rope_kv(struct qn_backend *base, int layer, struct qn_vec *q, struct
     const struct qn_model_desc *d = b->base.desc;
     struct rope_job j = { b, layer, q, k, v, q_norm ? q_norm->vec : NULL, k_norm ? k_norm->vec : NULL, eps };
     int width = (d->n_heads + 2 * d->n_kv_heads) * d->head_dim;
-    assert(d->head_dim <= HEAD_DIM_MAX);
     qn_pool_run(b->pool, b->batch->n_rows, width >= ROWS_GRAIN_ELEMS ? 1 : ROWS_GRAIN_ELEMS / width, rope_range, &j);
 }

@@ -127,21 +127,6 @@ static void rows_rope(float *h, const float *cs, int rope_dim, enum qn_rope_kind
     }
 }
 
-static void rows_to_f16(uint16_t *out, const float *x, int n) {
-    const v16 most = v_set1(65504.0f), least = v_set1(-65504.0f);
-    for (int i = 0; i < n; i += 16) {
-        int m = n - i < 16 ? n - i : 16;
-        v16 v = v_max(least, v_min(most, v_load_n(x + i, m)));
-        if (m == 16) {
-            v_store_h(out + i, v);
-        } else {
-            uint16_t t[16];
-            v_store_h(t, v);
-            memcpy(out + i, t, (size_t)m * sizeof *t);
-        }
-    }
-}
-
 static void rows_to_bf16(uint16_t *out, const float *x, int n) {
     for (int i = 0; i < n; i += 16) v_store_b(out + i, v_load(x + i));
 }

@@ -11,6 +11,9 @@
 #define V_QK_COLS 6
 #define V_PV_COLS 3
 #define V_PV_LANES 2
+#define V_DOT_COLS 3
+#define V_QK_PAIR 2
+#define V_DOT_PAIR 1
 
 typedef struct { __m256 a, b; } v16;
 
@@ -71,6 +74,33 @@ V_INL __m256i v_bf16_8(__m256 x) { /* in the low halves */
 V_INL void v_store_b(uint16_t *p, v16 x) {
     _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(v_bf16_8(x.a), v_bf16_8(x.b)), 0xD8));
 }
+V_INL __m256 v_load_b8(const uint16_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+V_INL v16 v_load_b(const uint16_t *p) { return (v16){ v_load_b8(p), v_load_b8(p + 8) }; }
+V_INL __m256 v_load_q8(const int8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))); }
+V_INL v16 v_load_q(const int8_t *p) { return (v16){ v_load_q8(p), v_load_q8(p + 8) }; }
+V_INL v16 v_mul_pow2(v16 x, v16 n) { return v_mul(x, v_pow2(n)); }
+
+/* vpmaddubsw adds pairs in 16 bits: |k| times q with k's sign stays below 2 * 127 * 127. */
+typedef struct { __m256i a, b; } v16i;
+typedef v16i v16k;
+V_INL v16i v_dot_start(int32_t q_sum) {
+    (void)q_sum;
+    return (v16i){ _mm256_setzero_si256(), _mm256_setzero_si256() };
+}
+V_INL v16k v_load_k(const int8_t *p) {
+    return (v16k){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32)) };
+}
+V_INL __m256i v_dot4_8(__m256i acc, __m256i k, __m256i q) {
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(k), _mm256_sign_epi8(q, k));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+V_INL v16i v_dot4(v16i acc, v16k k, int32_t q) {
+    __m256i x = _mm256_set1_epi32(q);
+    return (v16i){ v_dot4_8(acc.a, k.a, x), v_dot4_8(acc.b, k.b, x) };
+}
+V_INL v16 v_from_i(v16i x) { return (v16){ _mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b) }; }
 
 V_INL float v_sum(v16 v) {
     __m256 x = _mm256_add_ps(v.a, v.b);

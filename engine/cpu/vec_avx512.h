@@ -9,6 +9,9 @@
 #define V_QK_COLS 16   /* columns of the q.k kernel that fit the registers */
 #define V_PV_COLS 6    /* columns and lane vectors of the p.v kernel */
 #define V_PV_LANES 4
+#define V_DOT_COLS 8   /* columns of the q.k kernel over int8 */
+#define V_QK_PAIR 6    /* up to so many columns two blocks are taken at a time, or the fma chains would wait for themselves */
+#define V_DOT_PAIR 4
 
 typedef __m512 v16;
 
@@ -47,6 +50,19 @@ V_INL void v_store_b(uint16_t *p, v16 a) {
     r = _mm512_mask_or_epi32(_mm512_srli_epi32(r, 16), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), top, _mm512_set1_epi32(0x40));
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(r));
 }
+V_INL v16 v_load_b(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+V_INL v16 v_load_q(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
+V_INL v16 v_mul_pow2(v16 x, v16 n) { return _mm512_scalef_ps(x, n); }
+
+/* vpdpbusd takes one operand unsigned: k + 128, and 128 times the sum of q off the start. */
+typedef __m512i v16i;
+typedef __m512i v16k;
+V_INL v16i v_dot_start(int32_t q_sum) { return _mm512_set1_epi32(-128 * q_sum); }
+V_INL v16k v_load_k(const int8_t *p) { return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8((char)0x80)); }
+V_INL v16i v_dot4(v16i acc, v16k k, int32_t q) { return _mm512_dpbusd_epi32(acc, k, _mm512_set1_epi32(q)); }
+V_INL v16 v_from_i(v16i a) { return _mm512_cvtepi32_ps(a); }
 
 V_INL float v_sum(v16 a) {
     __m256 x = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

@@ -17,6 +17,9 @@
 #define V_QK_COLS 4
 #define V_PV_COLS 2
 #define V_PV_LANES 1
+#define V_DOT_COLS 4
+#define V_QK_PAIR 0
+#define V_DOT_PAIR 0
 
 typedef struct { float l[16]; } v16;
 
@@ -48,6 +51,32 @@ V_INL v16 v_swap_pairs(v16 a) { V_EACH(a.l[i ^ 1]); }
 V_INL v16 v_load_h(const uint16_t *p) { V_EACH(qn_half_f32(p[i])); }
 V_INL void v_store_h(uint16_t *p, v16 a) { for (int i = 0; i < 16; i++) p[i] = qn_f32_half(a.l[i]); }
 V_INL void v_store_b(uint16_t *p, v16 a) { for (int i = 0; i < 16; i++) p[i] = qn_f32_bhalf(a.l[i]); }
+V_INL v16 v_load_b(const uint16_t *p) { V_EACH(qn_bhalf_f32(p[i])); }
+V_INL v16 v_load_q(const int8_t *p) { V_EACH((float)p[i]); }
+/* x * 2^n, exact: for results that are no subnormals. */
+V_INL v16 v_mul_pow2(v16 x, v16 n) { return v_mul(x, v_pow2(n)); }
+
+/* 16 exact integer dot products: a lane of `k` is four int8 of one position, q four of a query; start is given the sum of
+ * all q that will come. No k is -128. */
+typedef struct { int32_t l[16]; } v16i;
+typedef struct { int8_t b[64]; } v16k;
+V_INL v16i v_dot_start(int32_t q_sum) {
+    (void)q_sum;
+    return (v16i){ { 0 } };
+}
+V_INL v16k v_load_k(const int8_t *p) {
+    v16k k;
+    memcpy(k.b, p, sizeof k.b);
+    return k;
+}
+V_INL v16i v_dot4(v16i acc, v16k k, int32_t q) {
+    int8_t x[4];
+    memcpy(x, &q, sizeof x);
+    for (int i = 0; i < 16; i++)
+        for (int e = 0; e < 4; e++) acc.l[i] += k.b[4 * i + e] * x[e];
+    return acc;
+}
+V_INL v16 v_from_i(v16i a) { V_EACH((float)a.l[i]); }
 
 V_INL float v_sum(v16 a) {
     for (int w = 8; w; w /= 2)

@@ -92,14 +92,18 @@ static inline void kit_desc_free(struct qn_model_desc *d) {
 }
 
 /* NULL isa: the yardstick. Returns NULL where the processor lacks the set. */
-static inline struct qn_backend *kit_open(const struct qn_model_desc *d, const char *isa, int threads, int rows, int kv_blocks, int n_ctx) {
+static inline struct qn_backend *kit_open_kv(const struct qn_model_desc *d, const char *isa, int threads, int rows, int kv_blocks, int n_ctx, enum qn_kv_type type) {
     struct qn_backend *b = NULL;
     struct qn_err err = { 0 };
-    struct qn_backend_opts o = { .n_threads = threads, .isa = isa, .kv_blocks = kv_blocks, .rows_max = rows, .out_max = rows, .n_ctx = n_ctx };
+    struct qn_backend_opts o = { .n_threads = threads, .isa = isa, .kv_blocks = kv_blocks, .kv_type = type, .rows_max = rows, .out_max = rows, .n_ctx = n_ctx };
     int rc = isa ? qn_cpu_open(&b, d, &o, &err) : qn_cpu_ref_open(&b, d, &o, &err);
     if (rc == QN_E_UNSUPPORTED && isa) return NULL;
     if (rc < 0) qn_test_fail(__FILE__, __LINE__, "open: %s", err.text), qn_test_stop();
     return b;
+}
+
+static inline struct qn_backend *kit_open(const struct qn_model_desc *d, const char *isa, int threads, int rows, int kv_blocks, int n_ctx) {
+    return kit_open_kv(d, isa, threads, rows, kv_blocks, n_ctx, QN_KV_AUTO);
 }
 
 static inline struct qn_weight *kit_weight(struct qn_backend *b, const struct qn_tensor *t, int vector) {
@@ -144,6 +148,13 @@ static inline double kit_diff(const float *a, const float *b, size_t n) {
         sq += (double)a[i] * (double)a[i];
     }
     return most / (sqrt(sq / (double)n) + 1e-30);
+}
+
+/* The root mean square of a-b over that of a. */
+static inline double kit_rms_diff(const float *a, const float *b, size_t n) {
+    double d = 0, sq = 0;
+    for (size_t i = 0; i < n; i++) d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]), sq += (double)a[i] * (double)a[i];
+    return sqrt(d / (sq + 1e-30));
 }
 
 #endif

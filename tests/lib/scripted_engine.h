@@ -154,6 +154,8 @@ static const struct qn_engine_info script_info = {
     .max_seqs = SCRIPT_SEQS,
     .block_tokens = 16,
     .kv_blocks = 64,
+    .kv_type = "f16",
+    .kv_bytes = 4096,
     .n_params = 1000,
     .weight_bytes = 2000,
 };

@@ -415,3 +415,37 @@ TEST(engine, salts_share_nothing) {
     }
     qn_engine_close(e);
 }
+
+TEST(engine, kv_types_size_the_pool_and_bad_ones_are_refused) {
+    static const struct { const char *ask, *name; } types[] = {{NULL, "f16"}, {"auto", "f16"}, {"f16", "f16"}, {"bf16", "bf16"}, {"q8_0", "q8_0"}};
+    uint64_t bytes[5];
+    for (int i = 0; i < 5; i++) {
+        struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = tiny("qwen2"), .kv_type = types[i].ask, .n_ctx = 256, .kv_bytes = 1 << 20});
+        ASSERT(e != NULL);
+        const struct qn_engine_info *info = qn_engine_info(e);
+        bytes[i] = info->kv_bytes / (uint64_t)info->kv_blocks;
+        EXPECT_STR(info->kv_type, types[i].name);
+        EXPECT(info->kv_bytes <= 1 << 20 && info->kv_bytes + 2 * bytes[i] > 1 << 20); /* what was given, and all of it */
+        qn_engine_close(e);
+    }
+    EXPECT_EQ(bytes[3], bytes[2]);
+    struct qn_engine *e = NULL;
+    struct qn_err err = {0};
+    struct qn_engine_opts o = {.model_path = tiny("qwen2"), .kv_type = "q4_0"};
+    EXPECT_EQ(qn_engine_open(&e, &o, &err), QN_E_RANGE);
+    EXPECT(strstr(err.text, "kv_type 'q4_0' is not one of auto, f16, bf16, q8_0") != NULL);
+}
+
+/* Each type keeps every promise: alone, in one batch, preempted. */
+TEST(engine, kv_types_are_batch_invariant) {
+    static const char *const types[] = {"bf16", "q8_0"};
+    for (int i = 0; i < 2; i++) {
+        memset(want, 0, sizeof want);
+        for (int k = 0; k < 2; k++) {
+            struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = tiny("llama"), .kv_type = types[i], .n_threads = 2, .preempt_every = k ? 7 : 0});
+            ASSERT(e != NULL);
+            run_all(e, 12, 80, 12, !k, types[i]);
+            qn_engine_close(e);
+        }
+    }
+}

@@ -36,10 +36,12 @@ struct setup {
     struct qn_forward *f;
 };
 
+static enum qn_kv_type kv_type = QN_KV_AUTO; /* of what is opened next */
+
 static struct setup open_setup(const char *path, int ref) {
     struct setup s = {0};
     struct qn_err err = {0};
-    struct qn_backend_opts o = {.n_threads = 2, .kv_blocks = TOKENS_MAX / QN_KV_BLOCK, .rows_max = CHUNK, .out_max = OUT, .n_ctx = TOKENS_MAX};
+    struct qn_backend_opts o = {.n_threads = 2, .kv_blocks = TOKENS_MAX / QN_KV_BLOCK, .kv_type = kv_type, .rows_max = CHUNK, .out_max = OUT, .n_ctx = TOKENS_MAX};
     int rc = qn_model_open(&s.m, path, &err);
     if (rc == 0) rc = (ref ? qn_cpu_ref_open : qn_cpu_open)(&s.b, &s.m->desc, &o, &err);
     if (rc == 0) rc = qn_forward_open(&s.f, s.m, s.b, &err);
@@ -144,6 +146,21 @@ TEST(logits, the_fast_backend_is_near_it) {
     }
 }
 
+/* Keys and values in other types: the yardstick rounds them by its own code, so what a type costs must be the same in
+ * both (q8_0: and q in int8 in the fast one). These models have heads of 16 random elements and average nothing out. */
+TEST(logits, kv_types_cost_what_they_cost_the_yardstick) {
+    static const struct { enum qn_kv_type type; double most, times; } rows[] = {
+        {QN_KV_F16, 2e-2, 1.1}, {QN_KV_BF16, 0.15, 1.1}, {QN_KV_Q8_0, 0.5, 2.5},
+    };
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 7; i++) {
+            kv_type = rows[k].type;
+            double ref = tiny_error(families[i], 1), fast = tiny_error(families[i], 0);
+            printf("    type %d, %s: %.2g, the yardstick %.2g\n", (int)rows[k].type, families[i], fast, ref);
+            EXPECT(ref <= rows[k].most && fast <= rows[k].times * ref + 1e-3);
+        }
+}
+
 /* --- real models ------------------------------------------------------------------------------------------------------ */
 
 struct wanted {             /* as the file has it */
@@ -240,6 +257,16 @@ static void no_worse(const char *name, double peer_top1, double top1_deviation, 
     EXPECT(o.top1 >= peer_top1 - (some ? 3 : 2) * top1_deviation / sqrt(o.n));
     EXPECT(o.mean <= peer_mean + (some ? 3 * mean_deviation / sqrt(o.n) : 0));
 }
+
+/* docs/performance.md, "KV types", has what this prints for all positions. */
+static void kv_types_are_near(const char *name, double bf16, double q8) {
+    double f16 = run_real(name, 0, 60).mean;
+    kv_type = QN_KV_BF16;
+    EXPECT(run_real(name, 0, 60).mean <= f16 + bf16);
+    kv_type = QN_KV_Q8_0;
+    EXPECT(run_real(name, 0, 60).mean <= f16 + q8);
+}
+TEST_SLOW(logits, kv_types_on_smollm2, 240) { kv_types_are_near("smollm2-135m-instruct-q4_1", 0.004, 0.008); }
 
 TEST_SLOW(logits, smollm2_is_no_worse_than_llama_cpp, 240) { no_worse("smollm2-135m-instruct-q4_1", 0.9650, 0.184, 0.0565, 0.061); }
 TEST_SLOW(logits, qwen_is_no_worse_than_llama_cpp, 240) { no_worse("qwen2.5-coder-0.5b-instruct-q4_k_m", 0.9825, 0.131, 0.0330, 0.042); }

@@ -209,7 +209,7 @@ static void add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k,
     }
     if (!it->sample) return;
     struct qn_pick p = {.st = st, .seq = q, .branch = q->branch, .logits_row = logits_row, .score_id = -1, .position = (uint32_t)(pos + 1),
-                        .follows = pos >= q->n_tokens, .draft = k < it->n_rows - 1 ? q->tokens[pos + 1] : -1};
+                        .follows = k >= it->n_rows - it->n_draft, .draft = k < it->n_rows - 1 ? q->tokens[pos + 1] : -1};
     if (!it->fork) *next_pick(e, n) = p;
     for (int b = 0; it->fork && b < g->spec.n_branches; b++) {
         if (!qn_sched_first(&g->seqs[b])) continue;

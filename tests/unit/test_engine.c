@@ -245,11 +245,11 @@ TEST(engine, prompt_scores_are_the_scores_of_generation) {
 }
 
 /* Repetitive prompts, so that guesses come true often: the same ids and log-probabilities as without guessing. */
-TEST_SLOW(engine, speculation_changes_nothing_but_the_number_of_steps, 120) {
+static void guess_and_compare(int max_seqs) {
     static struct answer plain_answer[12];
     uint64_t steps[2];
     for (int on = 0; on < 2; on++) {
-        struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 512, .no_prefix_cache = 1});
+        struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 512, .no_prefix_cache = 1, .max_seqs = max_seqs});
         int n_accepted = 0;
         for (int i = 0; i < 12; i++) {
             struct said *p = &said[i];
@@ -280,6 +280,14 @@ TEST_SLOW(engine, speculation_changes_nothing_but_the_number_of_steps, 120) {
         qn_engine_close(e);
     }
     EXPECT(steps[1] < steps[0]);
+}
+
+TEST_SLOW(engine, speculation_changes_nothing_but_the_number_of_steps, 120) { guess_and_compare(0); }
+
+/* Few sequences, few rows of logits at a time: the guesses of one are judged in several calls. */
+TEST_SLOW(engine, guesses_that_need_several_calls_for_their_logits_change_nothing, 120) {
+    guess_and_compare(1);
+    guess_and_compare(3);
 }
 
 TEST(engine, a_stalled_reader_pauses_only_itself) {

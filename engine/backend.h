@@ -106,6 +106,10 @@ struct qn_backend_ops {
     const float *(*logits)(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain,
                            float eps, const struct qn_weight *w, const struct qn_weight *bias);
 
+    /* From here to `end`, the batch is `b`, whose rows are rows[0..b->n_rows-1] (ascending) of the one before: moves these
+     * rows of the n vectors v together. b->n_rows >= 1; out_row of b is not read. */
+    void (*narrow)(struct qn_backend *bk, const struct qn_batch *b, const int32_t *rows, struct qn_vec *const *v, int n);
+
     /* Copies the first n_tokens of KV block `from` to `to`, all layers (copy on write). Outside begin/end. */
     void (*kv_copy)(struct qn_backend *b, int32_t from, int32_t to, int n_tokens);
     /* Runs fn(arg, i) for i in 0..n-1 on the compute threads and returns when all are done (sampling of many rows). */

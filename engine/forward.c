@@ -8,7 +8,8 @@
  *                     a = norm(x)             x += post?((act(a Wg) * (a Wu)) Wd)
  *   logits = norm(x) Wout
  *
- * Each residual is added by the norm that reads the sum next, so x is passed over once a sublayer. */
+ * Each residual is added by the norm that reads the sum next, so x is passed over once a sublayer. Once the last layer's
+ * keys and values are written, only the rows whose logits are wanted go on: of a chunk of a prompt one, or none. */
 #include "engine/forward.h"
 
 #include <assert.h>
@@ -26,6 +27,10 @@ struct qn_forward {
     struct qn_weight *output_norm, *output, *output_b;
     struct qn_vec *x, *y, *q, *k, *v;   /* [R, d_model] twice; [R, heads*head_dim], [R, kv_heads*head_dim] twice */
     struct qn_act *a, *attn, *ffn;      /* inputs of width d_model, heads*head_dim, d_ff */
+    struct qn_batch last;               /* what is left of the batch for the end of the last layer */
+    struct qn_batch_seq *last_seqs;     /* [rows_max] */
+    int32_t *last_pos, *last_rows;      /* [rows_max] */
+    int32_t *at;                        /* [rows_max]: where a row of the step lies in x now */
 };
 
 /* Loads one tensor; an absent one stays NULL. */
@@ -68,7 +73,13 @@ static int reserve(struct qn_forward *f, struct qn_err *err) {
     f->a = op->act(f->b, d->d_model);
     f->attn = op->act(f->b, wide);
     f->ffn = op->act(f->b, d->d_ff);
-    if (f->x && f->y && f->q && f->k && f->v && f->a && f->attn && f->ffn) return 0;
+    size_t rows = (size_t)f->b->opts.rows_max;
+    f->last_seqs = calloc(rows, sizeof *f->last_seqs);
+    f->last_pos = calloc(rows, sizeof *f->last_pos);
+    f->last_rows = calloc(rows, sizeof *f->last_rows);
+    f->at = calloc(rows, sizeof *f->at);
+    int ok = f->last_seqs && f->last_pos && f->last_rows && f->at;
+    if (ok && f->x && f->y && f->q && f->k && f->v && f->a && f->attn && f->ffn) return 0;
     return qn_fail(err, QN_E_NOMEM, "no memory for the activations of %d rows", f->b->opts.rows_max);
 }
 
@@ -95,8 +106,43 @@ void qn_forward_close(struct qn_forward *f) {
     struct qn_weight *rest[] = {f->output_norm, f->output, f->output_b};
     for (int i = 0; i < 3; i++)
         if (rest[i]) f->b->ops->weight_free(f->b, rest[i]);
+    free(f->last_seqs);
+    free(f->last_pos);
+    free(f->last_rows);
+    free(f->at);
     free(f->layers);
     free(f);
+}
+
+/* Fills f->last with the rows whose logits are wanted. 0 when they are not the last rows of their sequences, so that no
+ * batch can describe them; then all rows stay. */
+static int find_last(struct qn_forward *f, const struct qn_batch *batch) {
+    int n = 0, seqs = 0;
+    for (int s = 0; s < batch->n_seqs; s++) {
+        const struct qn_batch_seq *sq = &batch->seqs[s];
+        int end = sq->row0 + sq->n_rows, from = n;
+        for (; n < batch->n_out && batch->out_row[n] < end; n++) {
+            f->last_rows[n] = batch->out_row[n];
+            f->last_pos[n] = batch->pos[batch->out_row[n]];
+        }
+        if (n == from) continue;
+        if (f->last_rows[n - 1] != end - 1 || f->last_rows[from] != end - (n - from)) return 0;
+        f->last_seqs[seqs++] = (struct qn_batch_seq){.row0 = from, .n_rows = n - from, .n_ctx = sq->n_ctx, .blocks = sq->blocks};
+    }
+    f->last = (struct qn_batch){.n_rows = n, .n_seqs = seqs, .pos = f->last_pos, .seqs = f->last_seqs};
+    return 1;
+}
+
+/* Leaves the wanted rows of x and q; the number of rows that are left. */
+static int narrow(struct qn_forward *f, const struct qn_batch *batch) {
+    int can = find_last(f, batch);
+    if (can && f->last.n_rows < batch->n_rows) {
+        for (int i = 0; i < f->last.n_rows; i++) f->at[f->last_rows[i]] = i;
+        if (f->last.n_rows) f->b->ops->narrow(f->b, &f->last, f->last_rows, (struct qn_vec *const[]){f->x, f->q}, 2);
+        return f->last.n_rows;
+    }
+    for (int i = 0; i < batch->n_rows; i++) f->at[i] = i;
+    return batch->n_rows;
 }
 
 void qn_forward_step(struct qn_forward *f, const struct qn_batch *batch) {
@@ -113,6 +159,10 @@ void qn_forward_step(struct qn_forward *f, const struct qn_batch *batch) {
         const struct qn_linear qkv[3] = {{w->wq, w->bq, f->q}, {w->wk, w->bk, f->k}, {w->wv, w->bv, f->v}};
         op->linear(b, f->a, qkv, 3);
         op->rope_kv(b, i, f->q, f->k, f->v, w->q_norm, w->k_norm, d->norm_eps);
+        if (i == d->n_layers - 1 && narrow(f, batch) == 0) {
+            op->end(b);
+            return;
+        }
         op->attention(b, i, f->q, f->attn);
         y = f->y;
         op->linear(b, f->attn, &(struct qn_linear){w->wo, w->bo, y}, 1);
@@ -126,6 +176,7 @@ void qn_forward_step(struct qn_forward *f, const struct qn_batch *batch) {
 }
 
 const float *qn_forward_logits(struct qn_forward *f, const int32_t *rows, int n) {
-    assert(n >= 1 && n <= f->b->opts.out_max);
-    return f->b->ops->logits(f->b, f->x, rows, n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b);
+    assert(n >= 1 && n <= f->b->opts.out_max && n <= f->b->opts.rows_max);
+    for (int i = 0; i < n; i++) f->last_rows[i] = f->at[rows[i]];
+    return f->b->ops->logits(f->b, f->x, f->last_rows, n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b);
 }

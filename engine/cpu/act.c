@@ -60,6 +60,14 @@ void qn_cpu_embed(struct qn_backend *base, struct qn_vec *x, const struct qn_ten
     qn_pool_run(b->pool, b->batch->n_rows, row_grain(x->width), embed_range, &j);
 }
 
+void qn_cpu_narrow(struct qn_backend *base, const struct qn_batch *batch, const int32_t *rows, struct qn_vec *const *v, int n) {
+    struct qn_cpu *b = qn_cpu_of(base);
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < batch->n_rows; i++) /* ascending, so a row never lands on one that is still to be moved */
+            memmove(v[k]->p + (size_t)i * (size_t)v[k]->stride, v[k]->p + (size_t)rows[i] * (size_t)v[k]->stride, (size_t)v[k]->stride * sizeof *v[k]->p);
+    b->batch = batch;
+}
+
 struct norm_job {
     struct qn_cpu *b;
     struct qn_vec *x;

@@ -136,7 +136,7 @@ static void op_close(struct qn_backend *base) {
 static const struct qn_backend_ops ops = {
     .name = "cpu", .weight = qn_cpu_weight, .weight_free = op_weight_free, .vec = op_vec, .act = op_act, .begin = op_begin,
     .end = op_end, .embed = qn_cpu_embed, .add_norm = qn_cpu_add_norm, .linear = qn_cpu_linear, .glu = qn_cpu_glu,
-    .rope_kv = qn_cpu_rope_kv, .attention = qn_cpu_attention, .logits = qn_cpu_logits, .kv_copy = qn_cpu_kv_copy,
+    .rope_kv = qn_cpu_rope_kv, .attention = qn_cpu_attention, .logits = qn_cpu_logits, .narrow = qn_cpu_narrow, .kv_copy = qn_cpu_kv_copy,
     .parallel = op_parallel, .bytes = op_bytes, .close = op_close,
 };
 

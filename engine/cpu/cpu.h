@@ -207,6 +207,7 @@ const float *qn_cpu_logits(struct qn_backend *b, const struct qn_vec *x, const i
 void qn_cpu_embed(struct qn_backend *b, struct qn_vec *x, const struct qn_tensor *w, float scale);
 void qn_cpu_add_norm(struct qn_backend *b, struct qn_vec *x, const struct qn_vec *y, const struct qn_weight *post, float scale,
                      const struct qn_weight *gain, float eps, struct qn_act *act);
+void qn_cpu_narrow(struct qn_backend *b, const struct qn_batch *batch, const int32_t *rows, struct qn_vec *const *v, int n);
 int qn_cpu_rope_init(struct qn_cpu *b, struct qn_err *err);
 void qn_cpu_rope_fill(struct qn_cpu *b, int n_pos);
 void qn_cpu_rope_kv(struct qn_backend *b, int layer, struct qn_vec *q, struct qn_vec *k, const struct qn_vec *v,

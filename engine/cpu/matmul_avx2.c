@@ -164,7 +164,7 @@ INL void cols(const struct blk *b, const uint8_t *rec, int g, const enum kind ki
 }
 
 INL void prefetch(const uint8_t *p, const int bytes) {
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
 INL void put(float (*acc)[16], int g, float *out, size_t stride) {

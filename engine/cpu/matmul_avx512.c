@@ -181,7 +181,7 @@ INL void all_cols(const struct blk *b, const uint8_t *rec, const int g, const in
 
 INL void prefetch(const uint8_t *p, const int bytes) {
 #pragma GCC unroll 16
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
 INL void put(const __m512 *acc, const int n, float *out, size_t stride) {

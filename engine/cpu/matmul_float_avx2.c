@@ -23,7 +23,7 @@ INL struct pair ld_f16(const uint8_t *p) {
     return (struct pair){ _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 16))) };
 }
 INL __m256i ld(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-INL void prefetch(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+INL void prefetch(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 /* The halves of pairs as f32. */
 INL __m256 even(__m256i v) { return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)); }
 INL __m256 odd(__m256i v) { return _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000u))); }

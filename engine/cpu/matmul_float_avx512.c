@@ -20,7 +20,7 @@ INL __m512i bc_i(const int32_t *p) { return _mm512_set1_epi32(*p); }
 INL __m512 even(__m512i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)); }
 INL __m512 odd(__m512i v) { return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000u))); }
 
-INL void prefetch(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+INL void prefetch(const uint8_t *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 INL void put(const __m512 *acc, const int n, float *out, size_t stride) {
 #pragma GCC unroll 16
     for (int c = 0; c < n; c++) _mm512_storeu_ps(out + (size_t)c * stride, acc[c]);

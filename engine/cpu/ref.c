@@ -280,6 +280,13 @@ static const float *ref_logits(struct qn_backend *b, const struct qn_vec *x, con
     return r->logits;
 }
 
+static void ref_narrow(struct qn_backend *b, const struct qn_batch *batch, const int32_t *rows, struct qn_vec *const *v, int n) {
+    for (int k = 0; k < n; k++)
+        for (int i = 0; i < batch->n_rows; i++)
+            memmove(v[k]->v + (size_t)i * (size_t)v[k]->width, v[k]->v + (size_t)rows[i] * (size_t)v[k]->width, (size_t)v[k]->width * sizeof(float));
+    self(b)->batch = batch;
+}
+
 static void ref_kv_copy(struct qn_backend *b, int32_t from, int32_t to, int n_tokens) {
     struct ref *r = self(b);
     const struct qn_model_desc *d = b->desc;
@@ -323,7 +330,7 @@ static void ref_close(struct qn_backend *b) {
 static const struct qn_backend_ops ref_ops = {
     .name = "cpu-ref", .weight = ref_weight, .weight_free = ref_weight_free, .vec = ref_vec, .act = ref_act, .begin = ref_begin,
     .end = ref_end, .embed = ref_embed, .add_norm = ref_add_norm, .linear = ref_linear, .glu = ref_glu, .rope_kv = ref_rope_kv,
-    .attention = ref_attention, .logits = ref_logits, .kv_copy = ref_kv_copy, .parallel = ref_parallel, .bytes = ref_bytes,
+    .attention = ref_attention, .logits = ref_logits, .narrow = ref_narrow, .kv_copy = ref_kv_copy, .parallel = ref_parallel, .bytes = ref_bytes,
     .close = ref_close,
 };
 

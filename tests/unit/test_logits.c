@@ -291,11 +291,12 @@ static void keep_row(void *arg, int pos, const float *logits, int n_vocab) {
     memcpy((float *)arg + (size_t)pos * (size_t)n_vocab, logits, (size_t)n_vocab * sizeof *logits);
 }
 
-/* Two prompts share every step, in chunks of a and b rows, their blocks interleaved; logits of the first. */
-static void force_shared(struct setup *s, const int32_t *ids, int n, int a, int b, float *out) {
+/* Two prompts share every step, in chunks of a and b rows, their blocks interleaved; logits of the first, of its last rows of
+ * each step only when `some`. */
+static void force_shared(struct setup *s, const int32_t *ids, int n, int a, int b, int some, float *out) {
     enum { BLOCKS = TOKENS_MAX / QN_KV_BLOCK / 2 };
     static int32_t blocks[2][BLOCKS];
-    int32_t token[CHUNK], pos[CHUNK], rows[OUT];
+    int32_t token[CHUNK], pos[CHUNK], rows[OUT + 1];
     for (int i = 0; i < BLOCKS; i++) blocks[0][i] = 2 * (i * 37 % BLOCKS), blocks[1][i] = 2 * i + 1;
     for (int at = 0, other = 0; at < n;) {
         int k = n - at < a ? n - at : a, j = n - other < b ? n - other : b;
@@ -303,11 +304,14 @@ static void force_shared(struct setup *s, const int32_t *ids, int n, int a, int 
                                        {.row0 = j, .n_rows = k, .n_ctx = at + k, .blocks = blocks[0]}};
         if (!j) seqs[0] = seqs[1];
         for (int i = 0; i < j; i++) token[i] = ids[n - 1 - other - i], pos[i] = other + i;
-        for (int i = 0; i < k; i++) token[j + i] = ids[at + i], pos[j + i] = at + i, rows[i] = j + i;
-        struct qn_batch batch = {.n_rows = j + k, .n_seqs = j ? 2 : 1, .token = token, .pos = pos, .seqs = seqs, .n_out = k, .out_row = rows};
+        for (int i = 0; i < k; i++) token[j + i] = ids[at + i], pos[j + i] = at + i;
+        int from = some ? k - 1 - at % k : 0, m = 0;
+        if (some && j) rows[m++] = j - 1;
+        for (int i = from; i < k; i++) rows[m++] = j + i;
+        struct qn_batch batch = {.n_rows = j + k, .n_seqs = j ? 2 : 1, .token = token, .pos = pos, .seqs = seqs, .n_out = m, .out_row = rows};
         qn_forward_step(s->f, &batch);
-        const float *v = qn_forward_logits(s->f, rows, k);
-        memcpy(out + (size_t)at * (size_t)s->m->desc.n_vocab, v, (size_t)k * (size_t)s->m->desc.n_vocab * sizeof *v);
+        const float *v = qn_forward_logits(s->f, rows + m - (k - from), k - from);
+        memcpy(out + (size_t)(at + from) * (size_t)s->m->desc.n_vocab, v, (size_t)(k - from) * (size_t)s->m->desc.n_vocab * sizeof *v);
         at += k;
         other += j;
     }
@@ -322,10 +326,11 @@ static void cuts_keep_bits(const char *path, int ref, int n) {
     ASSERT(want && got && n <= CHUNK);
     for (int i = 0; i < n; i++) ids[i] = (i * 7919 + 11) % s.m->desc.n_vocab;
     force(&s, ids, n, keep_row, want);
-    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
-        memset(got, 0, bytes);
-        force_shared(&s, ids, n, cuts[i][0], cuts[i][1], got);
-        if (memcmp(want, got, bytes)) qn_test_fail(__FILE__, __LINE__, "%s, %s: %d rows beside %d differ", path, s.b->ops->name, cuts[i][0], cuts[i][1]);
+    for (size_t i = 0; i < 2 * (sizeof cuts / sizeof *cuts); i++) {
+        int a = cuts[i / 2][0], b = cuts[i / 2][1], some = i % 2;
+        if (!some) memset(got, 0, bytes); /* else what is not asked for stays from before */
+        force_shared(&s, ids, n, a, b, some, got);
+        if (memcmp(want, got, bytes)) qn_test_fail(__FILE__, __LINE__, "%s, %s: %d rows beside %d differ (%s wanted)", path, s.b->ops->name, a, b, some ? "some" : "all");
     }
     free(want);
     free(got);

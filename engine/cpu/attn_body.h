@@ -51,6 +51,11 @@ V_INL const uint8_t *attn_page(const struct qn_attn_tile *t, int block) {
     return t->kv + id / QN_KV_RUN * t->run + id % QN_KV_RUN * t->page->bytes;
 }
 
+/* Reads go ahead of the arithmetic, or long contexts cost the sum of both: q.k of a block fetches its values, and in a tile's
+ * first chunk the keys of a block soon to come; p.v fetches the keys of a chunk later. Into L2: L1 is too small. */
+enum { KEYS_AHEAD = 4 };
+V_INL void attn_fetch(const void *p) { __builtin_prefetch(p, 0, 2); }
+
 /* --- q.k ---------------------------------------------------------------------------------------------------------- */
 
 /* Scales of q8_0 queries: for each 32 elements q [8][nq] of four s8, d [nq] f32, sum [nq] s32: 10 * nq words. */
@@ -83,15 +88,23 @@ static void attn_prepare(const struct qn_attn_tile *t, float *q) {
     }
 }
 
+/* What to fetch beside blocks b and, where `two`, b + 1. */
+V_INL void attn_ahead(const struct qn_attn_tile *t, int b, const int two, const uint8_t **ahead) {
+    int last = t->col[t->nq - 1].hi / 16, first = b * 16 < (t->chunk0 + 1) * QN_ATTN_CHUNK;
+    for (int i = 0; i <= two; i++) ahead[i] = first && b + i + KEYS_AHEAD <= last ? attn_page(t, b + i + KEYS_AHEAD) : attn_page(t, b + i) + t->page->v;
+}
+
 /* s[c][lane] = q[c] . K[lane] of n blocks from b0 on, two at a time where `two`. */
 V_INL void qk_16(const struct qn_attn_tile *t, const enum qn_kv_type type, int b0, int n, const float *q, float *s, const int nc, const int two) {
     int head_dim = t->page->head_dim, nq = t->nq;
     for (int b = 0; b < n; b += 1 + two) {
-        const uint8_t *k = attn_page(t, b0 + b), *k2 = two ? attn_page(t, b0 + b + 1) : k;
+        const uint8_t *k = attn_page(t, b0 + b), *k2 = two ? attn_page(t, b0 + b + 1) : k, *ahead[2];
+        attn_ahead(t, b0 + b, two, ahead);
         v16 acc[2][V_QK_COLS];
         for (int c = 0; c < nc; c++) acc[0][c] = acc[1][c] = v_zero();
         for (int d = 0; d < head_dim; d++) {
             v16 x = kv_load(type, k, (size_t)d * 16), y = two ? kv_load(type, k2, (size_t)d * 16) : x;
+            for (int i = 0; i <= two; i++) attn_fetch((i ? k2 : k) + t->page->v + d * 32), attn_fetch(ahead[i] + d * 32);
             for (int c = 0; c < nc; c++) {
                 v16 w = v_set1(q[(size_t)d * (size_t)nq + (size_t)c]);
                 acc[0][c] = v_fma(x, w, acc[0][c]);
@@ -108,7 +121,8 @@ V_INL void qk_16(const struct qn_attn_tile *t, const enum qn_kv_type type, int b
 V_INL void qk_q8(const struct qn_attn_tile *t, int b0, int n, const float *q, float *s, const int nc, const int two) {
     int n_parts = t->page->hd / 32, nq = t->nq;
     for (int b = 0; b < n; b += 1 + two) {
-        const uint8_t *page[2] = { attn_page(t, b0 + b), attn_page(t, b0 + b + two) };
+        const uint8_t *page[2] = { attn_page(t, b0 + b), attn_page(t, b0 + b + two) }, *ahead[2];
+        attn_ahead(t, b0 + b, two, ahead);
         v16 sum[2][V_DOT_COLS];
         for (int c = 0; c < nc; c++) sum[0][c] = sum[1][c] = v_zero();
         for (int i = 0; i < n_parts; i++) {
@@ -121,6 +135,7 @@ V_INL void qk_q8(const struct qn_attn_tile *t, int b0, int n, const float *q, fl
             }
             for (int e = 0; e < 8; e++) {
                 v16k x = v_load_k((const int8_t *)page[0] + (i * 8 + e) * 64), y = two ? v_load_k((const int8_t *)page[1] + (i * 8 + e) * 64) : x;
+                for (int k = 0; k <= two; k++) attn_fetch(page[k] + t->page->v + (i * 8 + e) * 64), attn_fetch(ahead[k] + (i * 8 + e) * 64);
                 for (int c = 0; c < nc; c++) {
                     int32_t w;
                     memcpy(&w, qi + e * nq + c, 4);
@@ -204,16 +219,20 @@ static void attn_softmax(float *s, int lo, int hi, float softcap, float *record)
 V_INL void pv_cols(const struct qn_attn_tile *t, const enum qn_kv_type type, int p0, int p1, const float *w, int first, int e0, float *o,
                    const int nc, const int nl) {
     size_t hd = (size_t)t->page->hd, record = qn_attn_record(t->page->hd);
+    const int width = type == QN_KV_Q8_0 ? 1 : 2;
+    int fetch_last = (t->col[t->nq - 1].hi < t->chunk1 * QN_ATTN_CHUNK ? t->col[t->nq - 1].hi : t->chunk1 * QN_ATTN_CHUNK - 1) / 16;
     v16 acc[V_PV_COLS][V_PV_LANES];
     for (int c = 0; c < nc; c++)
         for (int l = 0; l < nl; l++) acc[c][l] = v_load(o + (size_t)c * record + e0 + l * 16);
     for (int b = p0 / 16; b * 16 < p1; b++) {
         const uint8_t *v = attn_page(t, b) + t->page->v;
         const float *wb = w + b * 16 - first;
+        const uint8_t *ahead = b + QN_ATTN_CHUNK / 16 <= fetch_last ? attn_page(t, b + QN_ATTN_CHUNK / 16) + e0 * width * 16 : v;
         int s0 = p0 > b * 16 ? p0 - b * 16 : 0, s1 = p1 < b * 16 + 16 ? p1 - b * 16 : 16;
         for (int s = s0; s < s1; s++) {
             v16 x[V_PV_LANES];
             for (int l = 0; l < nl; l++) x[l] = kv_load(type, v, (size_t)s * hd + (size_t)(e0 + l * 16));
+            for (int i = 0; i < nl * 16 * width; i += 64) attn_fetch(ahead + s * nl * 16 * width + i);
             for (int c = 0; c < nc; c++) {
                 const float *wc = wb + c * QN_ATTN_STRIDE + s;
                 for (int l = 0; l < nl; l++)

@@ -119,7 +119,7 @@ V_INL void qk_16(const struct qn_attn_tile *t, const enum qn_kv_type type, int b
 }
 
 V_INL void qk_q8(const struct qn_attn_tile *t, int b0, int n, const float *q, float *s, const int nc, const int two) {
-    int n_parts = t->page->hd / 32, nq = t->nq;
+    int n_parts = t->page->hd / 32, nq = t->nq, is_first = b0 * 16 < (t->chunk0 + 1) * QN_ATTN_CHUNK;
     for (int b = 0; b < n; b += 1 + two) {
         const uint8_t *page[2] = { attn_page(t, b0 + b), attn_page(t, b0 + b + two) }, *ahead[2];
         attn_ahead(t, b0 + b, two, ahead);
@@ -135,7 +135,8 @@ V_INL void qk_q8(const struct qn_attn_tile *t, int b0, int n, const float *q, fl
             }
             for (int e = 0; e < 8; e++) {
                 v16k x = v_load_k((const int8_t *)page[0] + (i * 8 + e) * 64), y = two ? v_load_k((const int8_t *)page[1] + (i * 8 + e) * 64) : x;
-                for (int k = 0; k <= two; k++) attn_fetch(page[k] + t->page->v + (i * 8 + e) * 64), attn_fetch(ahead[k] + (i * 8 + e) * 64);
+                if (is_first)
+                    for (int k = 0; k <= two; k++) attn_fetch(page[k] + t->page->v + (i * 8 + e) * 64), attn_fetch(ahead[k] + (i * 8 + e) * 64);
                 for (int c = 0; c < nc; c++) {
                     int32_t w;
                     memcpy(&w, qi + e * nq + c, 4);
@@ -228,11 +229,16 @@ V_INL void pv_cols(const struct qn_attn_tile *t, const enum qn_kv_type type, int
         const uint8_t *v = attn_page(t, b) + t->page->v;
         const float *wb = w + b * 16 - first;
         const uint8_t *ahead = b + QN_ATTN_CHUNK / 16 <= fetch_last ? attn_page(t, b + QN_ATTN_CHUNK / 16) + e0 * width * 16 : v;
+        if (type == QN_KV_Q8_0 && e0 == 0 && ahead != v)
+            for (size_t i = t->page->k_scale; i < t->page->bytes; i += 64) attn_fetch(ahead + i);
         int s0 = p0 > b * 16 ? p0 - b * 16 : 0, s1 = p1 < b * 16 + 16 ? p1 - b * 16 : 16;
         for (int s = s0; s < s1; s++) {
             v16 x[V_PV_LANES];
             for (int l = 0; l < nl; l++) x[l] = kv_load(type, v, (size_t)s * hd + (size_t)(e0 + l * 16));
-            for (int i = 0; i < nl * 16 * width; i += 64) attn_fetch(ahead + s * nl * 16 * width + i);
+            for (int i = 0; i < nl * 16 * width; i += 64) {
+                attn_fetch(ahead + s * nl * 16 * width + i);
+                if (type == QN_KV_Q8_0) attn_fetch(ahead + t->page->v + s * nl * 16 * width + i);
+            }
             for (int c = 0; c < nc; c++) {
                 const float *wc = wb + c * QN_ATTN_STRIDE + s;
                 for (int l = 0; l < nl; l++)

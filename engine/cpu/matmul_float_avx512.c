@@ -39,7 +39,7 @@ INL void zero(__m512 *acc, const int n) {
         zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, x += g) { \
             load; \
-            if (g <= 4 && s % (64 / bytes) == 0) prefetch(qn_tile_ahead(w, next, s, steps, bytes)); \
+            if (s % (64 / bytes) == 0) prefetch(qn_tile_ahead(w, next, s, steps, bytes)); \
             _Pragma("GCC unroll 16") for (int c = 0; c < n; c++) { step; } \
         } \
         put(acc, n, out, stride); \

@@ -83,7 +83,7 @@ fuzz: ## fuzz one parser with libFuzzer: F=gguf (corpus in tests/corpus/gguf)
 golden: ## rewrite the wanted replies of tests/golden; review the diff
 	@$(MAKE) --no-print-directory tests && QN_GOLDEN_WRITE=1 python3 tests/drive.py --variant $(V) --filter golden/ --c-only
 
-bench: ## measure kernels and the server (docs/performance.md)
+bench: ## measure kernels, forward pass and server, PEER=llama beside a peer, BENCH=part,… some of it (docs/performance.md)
 	@scripts/bench.sh
 
 format: ## clang-format over our sources

@@ -8,6 +8,12 @@
 #   DOC=1                  writes the tables and the plot into docs/performance.md, between its marks
 set -euo pipefail
 cd "$(dirname "$0")/.."
+for part in $(tr , ' ' <<<"${BENCH:-}"); do
+    case $part in
+    kernels | forward | server | vllm | front | editing | prefix | gap | start | neighbour | memory) ;;
+    *) echo "bench: there is no part '$part'" >&2; exit 64 ;;
+    esac
+done
 scripts/deps.sh build
 make -s -j"$(nproc)" all benches build/release/fake-quernd
 cache=${QUERN_CACHE:-$HOME/.cache/quern}
@@ -25,7 +31,7 @@ mkdir -p "$out"
 
 model() { scripts/fetch-model.sh "${MODEL:-$1}" --yes; }
 quernd() { echo "build/release/quernd --model $1 --model-name m --threads $threads"; }
-b() { python3 "scripts/bench/$@"; }
+b() { python3 "scripts/bench/$1" "${@:2}"; }
 
 # Starts quernd with the given flags for as long as `b SCRIPT --port …` runs.
 beside() {
@@ -50,13 +56,13 @@ kernels() {
 }
 forward() {
     local models=()
-    for m in $small $middle $large; do models+=("$(model $m)"); [ -z "${MODEL:-}" ] || break; done
+    for m in $small $middle $large; do models+=("$(model "$m")"); [ -z "${MODEL:-}" ] || break; done
     b forward.py "${models[@]}" --rounds "$rounds" --threads "$threads" ${peer_bin:+--peer "$peer_bin"}
 }
 server() {
     for m in $small $middle; do
         local path
-        path=$(model $m)
+        path=$(model "$m")
         local peer=()
         [ -z "$peer_bin" ] || peer=(--peer "$peer_bin/llama-server -m $path --port {port} -t {t} -c 16384 -np 32" --peer-name llama-server
             --peer-threads "$([ "$threads" = 1 ] || echo 1,)$threads")
@@ -78,7 +84,7 @@ gap() { beside "$(quernd "$(model $small)")" gap.py; }
 start() {
     for m in $small $large; do
         local path
-        path=$(model $m)
+        path=$(model "$m")
         echo "$(basename "$path" .gguf):"
         b start.py --ours "$(quernd "$path") --listen 127.0.0.1:18080" --port 18080 \
             ${peer_bin:+--peer "$peer_bin/llama-server -m $path --port 18081 -t $threads" --peer-port 18081}
@@ -91,12 +97,6 @@ neighbour() {
 }
 memory() { b memory.py "$(model $large)" --threads "$threads" ${peer_bin:+--peer "$peer_bin/llama-server"}; }
 
-for part in ${parts//,/ }; do
-    case $part in
-    kernels | forward | server | vllm | front | editing | prefix | gap | start | neighbour | memory) ;;
-    *) echo "bench: there is no part '$part'" >&2; exit 64 ;;
-    esac
-done
 for part in ${parts//,/ }; do
     echo "== $part" >&2
     from=$(cut -d' ' -f1 /proc/loadavg)

@@ -10,7 +10,7 @@ bases share nothing. The client reads bytes and looks for marks in them: no JSON
 of two cores it measures the server and not itself. It decodes a reply's last event only, for the usage.
 
 Keys: conc, n, failed, s (whole run), out_tok_s, total_tok_s, ttft_p50_ms, ttft_p99_ms, itl_p50_ms, itl_p99_ms (gaps between
-events that carry text), e2e_p50_ms, tokens, events. A server that sends fewer events than tokens merged some: then
+events that carry text), e2e_p50_ms, tokens, prompt_tokens, events. A server that sends fewer events than tokens merged some: then
 the gap of an event stands for several tokens. --details adds the TTFT of every request, in order.
 """
 import argparse, asyncio, json, random, re, sys, time
@@ -116,7 +116,7 @@ def main():
     out = {"conc": a.conc, "n": a.n, "failed": t.failed, "s": round(s, 2), "out_tok_s": round(t.tokens / s, 1),
            "total_tok_s": round((t.tokens + t.prompt_tokens) / s, 1), "ttft_p50_ms": at(t.ttft.values(), .5),
            "ttft_p99_ms": at(t.ttft.values(), .99), "itl_p50_ms": at(t.gaps, .5), "itl_p99_ms": at(t.gaps, .99),
-           "e2e_p50_ms": at(t.whole, .5), "tokens": t.tokens, "events": t.events}
+           "e2e_p50_ms": at(t.whole, .5), "tokens": t.tokens, "prompt_tokens": t.prompt_tokens, "events": t.events}
     if a.details:
         out["ttft_ms"] = [round(1e3 * t.ttft[i], 1) if i in t.ttft else None for i in range(a.base, a.base + a.n)]
     print(json.dumps(out))

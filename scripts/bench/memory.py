@@ -38,7 +38,7 @@ def one(a, name, command, words):
         ready = s.peak_mib()
         words = words or words_that_fill(a, s)
         got = s.load("--conc", a.seqs, "--n", a.seqs, "--words", words, "--max-tokens", OUTPUT)
-        return (ready, s.peak_mib(), got["total_tok_s"] * got["s"]), words
+        return (ready, s.peak_mib(), got["tokens"] + got["prompt_tokens"]), words
 
 
 def main():

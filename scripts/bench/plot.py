@@ -29,6 +29,10 @@ def better(j):
     return turn(j["median"]), low, high, None if j["bar"] is None else turn(j["bar"])
 
 
+def short(x):
+    return f"{x:.0f}" if x >= 10 else f"{x:.1f}" if x >= 2 else f"{x:.2f}"
+
+
 def ticks(low, high):
     return [m * 10 ** e for e in range(-2, 4) for m in (1, 2, 5) if low <= m * 10 ** e <= high]
 
@@ -56,7 +60,7 @@ def svg(judgements):
         rows.append(f'<path class="whisker" d="M{at(lo):.1f} {y}H{at(hi):.1f}M{at(lo):.1f} {y - 4}v8M{at(hi):.1f} {y - 4}v8"/>')
         if goal:
             rows.append(f'<path class="goal" d="M{at(goal):.1f} {y - 9}v18"/>')
-        rows.append(f'<text x="{max(at(hi), x1, at(goal or low)) + 9:.1f}" y="{y + 5}">{m:.2g}x<tspan class="dim"> ({lo:.2g}..{hi:.2g})</tspan></text>')
+        rows.append(f'<text x="{max(at(hi), x1, at(goal or low)) + 9:.1f}" y="{y + 5}">{short(m)}x<tspan class="dim"> ({short(lo)}..{short(hi)})</tspan></text>')
     bottom = y + 18
     axis = [f'<path class="{"one" if t == 1 else "grid"}" d="M{at(t):.1f} {TOP}V{bottom}"/><text class="dim" x="{at(t):.1f}" y="{bottom + 16}" '
             f'text-anchor="middle">{t:g}</text>' for t in ticks(low, high)]
@@ -64,8 +68,8 @@ def svg(judgements):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + FOOT}" width="{WIDTH}" height="{bottom + FOOT}" role="img" '
         f'aria-label="Quern against its peers">', f"<style>{STYLE}</style>",
         '<text class="title" x="16" y="26">Times better than the peer on the same machine</text>',
-        '<text class="dim" x="16" y="46">bar: median of interleaved rounds · whisker: their spread · tick: the bar that was set · more is better, '
-        'log scale</text>', *axis, *rows, "</svg>"]) + "\n"
+        '<text class="dim" x="16" y="46">bar: median of interleaved rounds · whisker: their spread · tick: the bar that was set, orange where '
+        'it was missed · log scale</text>', *axis, *rows, "</svg>"]) + "\n"
 
 
 def main():

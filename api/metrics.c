@@ -150,6 +150,9 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
         {"counter", "quern_spec_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total", "Guesses that came true.",
          (double)s->spec_accepted_tokens},
         {"gauge", "quern_step_ms", NULL, "Moving average of a step's time.", s->step_ms_mean},
+        {"gauge", "quern_threads_active", NULL, "Compute threads in use: fewer than there are while fewer are faster.", s->threads_active},
+        {"counter", "quern_stalled_seconds_total", NULL, "Waited for compute threads whose core somebody else had.", (double)s->stalled_ns / 1e9},
+        {"counter", "quern_rescues_total", NULL, "Compute threads that lost their core and were moved to another one.", (double)s->rescues},
         {"gauge", "quern_prefill_tokens_per_second", NULL, "Moving average.", s->prefill_tok_s},
         {"gauge", "quern_decode_tokens_per_second", NULL, "Moving average.", s->decode_tok_s},
     };

@@ -53,7 +53,8 @@ struct qn_batch {
 };
 
 struct qn_backend_opts {
-    int n_threads;          /* 0: as many as the machine has */
+    int n_threads;          /* 0: as many as there are cores, or whole cores of the control group's quota */
+    const char *cores;      /* the cores to compute on, "0-3,8"; NULL or "": any */
     const char *isa;        /* NULL: best; "generic", "avx2", "avx512": force (tests) */
     int kv_blocks;          /* size of the KV pool */
     enum qn_kv_type kv_type;
@@ -69,6 +70,12 @@ struct qn_linear {          /* out[R, n_out] = act . w^T (+ bias) */
     struct qn_vec *out;
 };
 
+struct qn_backend_load {    /* how the compute threads fare beside whatever else the machine runs */
+    int threads_active;     /* in use: fewer than there are while fewer are faster */
+    int64_t stalled_ns;     /* waited for threads whose core somebody else had */
+    uint64_t rescues;       /* such threads moved to another core */
+};
+
 struct qn_backend_ops {
     const char *name;       /* "cpu", "cpu-ref", "cuda" */
 
@@ -80,6 +87,8 @@ struct qn_backend_ops {
     struct qn_vec *(*vec)(struct qn_backend *b, int width);
     struct qn_act *(*act)(struct qn_backend *b, int width);
 
+    /* The calling thread makes the steps from now on (loading and the warm-up may run on another). NULL: no matter. */
+    void (*attach)(struct qn_backend *b);
     /* Called once before and after the operations of a step. The batch stays valid between them. */
     void (*begin)(struct qn_backend *b, const struct qn_batch *batch);
     void (*end)(struct qn_backend *b);
@@ -115,6 +124,7 @@ struct qn_backend_ops {
     /* Runs fn(arg, i) for i in 0..n-1 on the compute threads and returns when all are done (sampling of many rows). */
     void (*parallel)(struct qn_backend *b, int n, void (*fn)(void *arg, int i), void *arg);
 
+    void (*load)(const struct qn_backend *b, struct qn_backend_load *out); /* NULL: has no compute threads */
     uint64_t (*bytes)(const struct qn_backend *b, uint64_t *kv_bytes); /* memory held: weights and scratch; KV pool */
     void (*close)(struct qn_backend *b);
 };

@@ -117,7 +117,7 @@ static int open_backend(struct qn_engine *e, struct qn_err *err) {
     if (blocks < 0) return blocks;
     e->info.kv_blocks = blocks;
     e->out_max = e->opts.max_seqs < OUT_ROWS_MAX ? e->opts.max_seqs : OUT_ROWS_MAX;
-    struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .isa = e->opts.isa, .kv_blocks = blocks, .kv_type = e->kv_type, .rows_max = e->opts.step_rows,
+    struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .cores = e->opts.cores, .isa = e->opts.isa, .kv_blocks = blocks, .kv_type = e->kv_type, .rows_max = e->opts.step_rows,
                                 .out_max = e->out_max, .n_ctx = e->info.n_ctx};
     const char *device = e->opts.device ? e->opts.device : "cpu";
     int rc;

@@ -24,7 +24,8 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     const char *model_path;
     const char *device;     /* "cpu" (default), "cpu-ref" */
     const char *isa;        /* see backend.h */
-    int n_threads;
+    int n_threads;          /* default: see backend.h */
+    const char *cores;      /* see backend.h */
     int n_ctx;              /* default: the model's, at most 8192 */
     int max_seqs;           /* default 32 */
     int step_rows;          /* default 512 */
@@ -116,6 +117,9 @@ struct qn_engine_stats {    /* a consistent snapshot taken once a step */
     int64_t busy_since_ns;  /* work has been waiting or running without a finished step since then; 0: idle */
     double step_ms_mean;    /* moving average */
     double prefill_tok_s, decode_tok_s; /* live rates, moving averages */
+    int threads_active;     /* see struct qn_backend_load */
+    int64_t stalled_ns;
+    uint64_t rescues;
 };
 
 /* Opens the model, starts the engine thread. Returns once the model can answer (a warm-up token was made). */

@@ -279,6 +279,14 @@ static void judge_drafts(struct qn_engine *e, const struct qn_plan *p) {
     }
 }
 
+static void note_load(struct qn_engine *e) {
+    struct qn_backend_load l = {.threads_active = 1};
+    if (e->backend->ops->load) e->backend->ops->load(e->backend, &l);
+    e->now.threads_active = l.threads_active;
+    e->now.stalled_ns = l.stalled_ns;
+    e->now.rescues = l.rescues;
+}
+
 static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0, int64_t t1) {
     int decode = 0;
     for (int i = 0; i < p->n_items; i++) decode += p->items[i].sample && p->items[i].n_rows == 1 + p->items[i].n_draft ? p->items[i].n_rows : 0;
@@ -287,6 +295,7 @@ static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0,
     if (decode) e->now.decode_tok_s = mix * e->now.decode_tok_s + (1 - mix) * decode / s;
     if (p->n_rows > decode) e->now.prefill_tok_s = mix * e->now.prefill_tok_s + (1 - mix) * (p->n_rows - decode) / s;
     qn_pace_note(&e->pace, decode, p->n_rows - decode, s);
+    note_load(e);
     e->now.steps++;
     e->now.last_step_ns = t1;
 }
@@ -364,6 +373,7 @@ static void turn(struct qn_engine *e) {
 
 void *qn_engine_thread(void *engine) {
     struct qn_engine *e = engine;
+    if (e->backend->ops->attach) e->backend->ops->attach(e->backend);
     while (!atomic_load(&e->stop)) turn(e);
     struct qn_stream *closed = atomic_exchange(&e->closed, NULL);
     take_submitted(e, atomic_exchange(&e->submitted, NULL), qn_clock_ns());
@@ -393,8 +403,7 @@ static int warm_up(struct qn_engine *e, struct qn_err *err) {
 
 int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
     size_t rows = (size_t)e->opts.step_rows, seqs = (size_t)e->opts.max_seqs + rows;
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    e->n_samplers = e->opts.n_threads > 0 ? e->opts.n_threads : cores;
+    e->n_samplers = e->backend->opts.n_threads;
     if (e->n_samplers < 1) e->n_samplers = 1;
     if (e->n_samplers > QN_SAMPLERS_MAX) e->n_samplers = QN_SAMPLERS_MAX;
     e->tokens = calloc(rows, sizeof *e->tokens);
@@ -411,6 +420,7 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
     }
     int rc = warm_up(e, err);
     if (rc == 0) refresh_counts(e);
+    note_load(e);
     qn_engine_publish(e);
     return rc;
 }

@@ -26,7 +26,7 @@ struct qn_config { /* numbers are int64_t whatever they count, strings are owned
     int64_t head_s, body_s, body_rate_min, keep_alive_s, stall_s, ping_s, drain_s, watchdog_s;
     char *model_path, *model_name, *chat_template;
     int64_t ctx;
-    char *device, *isa, *kv_type;
+    char *device, *isa, *affinity, *kv_type;
     int64_t threads, max_seqs, step_rows, prefill_chunk, step_stretch, speculation, draft_rows, kv_bytes, waiting_max, waiting_tokens_max, wait_ms_max, prefix_cache;
     int64_t n_max;
     int64_t log_level, log_format, log_requests;

@@ -153,7 +153,8 @@ static void help(struct qn_buf *out) {
 static int code_of(int rc) {
     switch (rc) {
     case QN_E_NOT_FOUND: return EX_NOINPUT;
-    case QN_E_DATA: case QN_E_UNSUPPORTED: case QN_E_RANGE: case QN_E_TOO_LONG: case QN_E_RAISED: case QN_E_LIMIT: return EX_DATAERR;
+    case QN_E_RANGE: return EX_CONFIG; /* an option; what a model holds is DATA */
+    case QN_E_DATA: case QN_E_UNSUPPORTED: case QN_E_TOO_LONG: case QN_E_RAISED: case QN_E_LIMIT: return EX_DATAERR;
     case QN_E_IO: return EX_IOERR;
     case QN_E_NOMEM: return EX_OSERR;
     default: return EX_SOFTWARE;
@@ -193,7 +194,7 @@ static int start_engine(struct daemon *d) {
     struct qn_err err = { 0 };
     struct qn_engine_opts o = {
         .model_path = c->model_path, .device = c->device, .isa = strcmp(c->isa, "auto") ? c->isa : NULL,
-        .n_threads = (int)count(c->threads), .n_ctx = (int)count(c->ctx), .max_seqs = (int)count(c->max_seqs), .step_rows = (int)count(c->step_rows),
+        .n_threads = (int)count(c->threads), .cores = c->affinity, .n_ctx = (int)count(c->ctx), .max_seqs = (int)count(c->max_seqs), .step_rows = (int)count(c->step_rows),
         .prefill_chunk = (int)count(c->prefill_chunk), .kv_bytes = c->kv_bytes, .kv_type = c->kv_type, .waiting_max = (int)count(c->waiting_max),
         .waiting_tokens_max = c->waiting_tokens_max, .wait_ms_max = c->wait_ms_max, .no_prefix_cache = !c->prefix_cache,
         .stretch = c->step_stretch ? (double)c->step_stretch : -1, .no_speculation = !c->speculation, .draft_rows = (int)count(c->draft_rows),

@@ -95,6 +95,8 @@ static void op_weight_free(struct qn_backend *b, struct qn_weight *w) {
     free(w); /* its data goes with the backend */
 }
 
+static void op_attach(struct qn_backend *base) { qn_pool_attach(qn_cpu_of(base)->pool); }
+
 static void op_begin(struct qn_backend *base, const struct qn_batch *batch) {
     struct qn_cpu *b = qn_cpu_of(base);
     int n_pos = 0;
@@ -118,6 +120,12 @@ static void op_parallel(struct qn_backend *base, int n, void (*fn)(void *arg, in
     qn_pool_run(qn_cpu_of(base)->pool, n, 1, parallel_range, &j);
 }
 
+static void op_load(const struct qn_backend *base, struct qn_backend_load *out) {
+    struct qn_pool_stats s;
+    qn_pool_stats(((const struct qn_cpu *)base)->pool, &s);
+    *out = (struct qn_backend_load){ .threads_active = s.n_active, .stalled_ns = s.stalled_ns, .rescues = s.rescues };
+}
+
 static uint64_t op_bytes(const struct qn_backend *base, uint64_t *kv_bytes) {
     const struct qn_cpu *b = (const struct qn_cpu *)base;
     if (kv_bytes) *kv_bytes = b->bytes_kv;
@@ -134,10 +142,10 @@ static void op_close(struct qn_backend *base) {
 }
 
 static const struct qn_backend_ops ops = {
-    .name = "cpu", .weight = qn_cpu_weight, .weight_free = op_weight_free, .vec = op_vec, .act = op_act, .begin = op_begin,
+    .name = "cpu", .weight = qn_cpu_weight, .weight_free = op_weight_free, .vec = op_vec, .act = op_act, .attach = op_attach, .begin = op_begin,
     .end = op_end, .embed = qn_cpu_embed, .add_norm = qn_cpu_add_norm, .linear = qn_cpu_linear, .glu = qn_cpu_glu,
     .rope_kv = qn_cpu_rope_kv, .attention = qn_cpu_attention, .logits = qn_cpu_logits, .narrow = qn_cpu_narrow, .kv_copy = qn_cpu_kv_copy,
-    .parallel = op_parallel, .bytes = op_bytes, .close = op_close,
+    .parallel = op_parallel, .load = op_load, .bytes = op_bytes, .close = op_close,
 };
 
 /* Best first. The processor's and the system's word count, not the compiler's. */
@@ -210,7 +218,7 @@ int qn_cpu_open(struct qn_backend **out, const struct qn_model_desc *desc, const
     if (!b) return qn_fail(err, QN_E_NOMEM, "no memory for the CPU backend");
     b->base = (struct qn_backend){ .ops = &ops, .desc = desc, .opts = *o };
     rc = pick_isa(b, o->isa, err);
-    if (rc == 0) rc = qn_pool_open(&b->pool, o->n_threads, err);
+    if (rc == 0) rc = qn_pool_open(&b->pool, o->n_threads, o->cores, err);
     if (rc == 0) rc = init_scratch(b, err);
     if (rc == 0) rc = qn_cpu_kv_init(b, err);
     if (rc == 0) rc = qn_cpu_rope_init(b, err);

@@ -239,7 +239,7 @@ int main(int argc, char **argv) {
     const char *isa = argc > 2 && *argv[2] ? argv[2] : NULL, *prefix = argc > 3 ? argv[3] : "";
     double (*peak[LIMITS])(void) = { NULL }, limit[LIMITS];
     struct qn_pool *p = NULL;
-    if (qn_pool_open(&p, threads, NULL) < 0) return 1;
+    if (qn_pool_open(&p, threads, NULL, NULL) < 0) return 1;
 #if defined(__x86_64__)
     int wide = !isa || !strncmp(isa, "avx512", 6);
     if (__builtin_cpu_supports("avx2")) peak[INT8] = peak_avx2, peak[FLOAT] = peak_f32_avx2;

@@ -26,7 +26,7 @@ static void count(void *arg, int begin, int end, int thread) {
 static struct qn_pool *open_pool(int threads) {
     struct qn_pool *p = NULL;
     struct qn_err err = { 0 };
-    if (qn_pool_open(&p, threads, &err) < 0) qn_test_fail(__FILE__, __LINE__, "%s", err.text), qn_test_stop();
+    if (qn_pool_open(&p, threads, NULL, &err) < 0) qn_test_fail(__FILE__, __LINE__, "%s", err.text), qn_test_stop();
     return p;
 }
 
@@ -93,10 +93,116 @@ TEST(pool, workers_sleep_and_wake) {
 TEST(pool, open_close_and_limits) {
     struct qn_err err = { 0 };
     struct qn_pool *p;
-    EXPECT_EQ(qn_pool_open(&p, -1, &err), QN_E_RANGE);
+    EXPECT_EQ(qn_pool_open(&p, -1, NULL, &err), QN_E_RANGE);
     EXPECT(strstr(err.text, "-1"));
     for (int i = 0; i < 50; i++) qn_pool_close(open_pool(4));
     qn_pool_close(NULL);
+}
+
+/* A thread whose body sleeps looks like one that lost its core: its clock stands still while it holds a chunk. */
+struct sleepy {
+    struct counts *c;
+    _Atomic uint32_t seed;
+    int of_16;          /* so many chunks of 16 sleep */
+    int first_thread;   /* from this one on */
+    long ns;
+};
+
+static void sleep_and_count(void *arg, int begin, int end, int thread) {
+    struct sleepy *j = arg;
+    uint32_t r = atomic_fetch_add(&j->seed, 2654435761u);
+    struct timespec nap = { 0, j->ns };
+    if (thread >= j->first_thread && (int)(r >> 28) < j->of_16) nanosleep(&nap, NULL);
+    if (j->c) count(j->c, begin, end, thread);
+}
+
+TEST(pool, threads_that_lose_their_core_at_random_lose_no_item) {
+    static struct counts c;
+    cpu_set_t before, after;
+    sched_getaffinity(0, sizeof before, &before);
+    for (int threads = 2; threads <= 4; threads++) {
+        struct qn_pool *p = open_pool(threads);
+        struct sleepy j = { .c = &c, .seed = (uint32_t)threads, .of_16 = 1, .ns = 300000 };
+        memset(&c, 0, sizeof c);
+        for (int step = 0; step < 60; step++) {
+            qn_pool_hot(p, 1);
+            for (int loop = 0; loop < 10; loop++) qn_pool_run(p, 100, 1, sleep_and_count, &j);
+            qn_pool_hot(p, 0);
+        }
+        for (int i = 0; i < 100; i++) {
+            EXPECT_EQ(c.hits[i], 600);
+            EXPECT_EQ(c.plain[i], 600L * i);
+        }
+        EXPECT_EQ(c.bad, 0);
+        struct qn_pool_stats s;
+        qn_pool_stats(p, &s);
+        if (CPU_COUNT(&before) > 1) EXPECT(s.rescues > 0);
+        qn_pool_hot(p, 1); /* a worker may have moved this thread last */
+        qn_pool_hot(p, 0);
+        qn_pool_close(p);
+        sched_getaffinity(0, sizeof after, &after);
+        EXPECT(CPU_EQUAL(&before, &after));
+    }
+}
+
+static int active_after(struct qn_pool *p, struct sleepy *j, int want) {
+    struct qn_pool_stats s = { .n_active = -1 };
+    for (int64_t t0 = qn_clock_ns(); s.n_active != want && qn_clock_ns() - t0 < 30 * QN_S;) {
+        qn_pool_hot(p, 1);
+        for (int loop = 0; loop < 10; loop++) qn_pool_run(p, 64, 1, sleep_and_count, j);
+        qn_pool_hot(p, 0);
+        qn_pool_stats(p, &s);
+    }
+    return s.n_active;
+}
+
+TEST_SLOW(pool, a_thread_that_is_waited_for_is_left_out_and_tried_again, 90) {
+    static struct counts c;
+    struct qn_pool *p = open_pool(2);
+    struct sleepy slow = { .of_16 = 16, .first_thread = 1, .ns = 3000000 }, quick = { .c = &c };
+    EXPECT_EQ(active_after(p, &slow, 1), 1);
+    struct qn_pool_stats s;
+    qn_pool_stats(p, &s);
+    EXPECT(s.stalled_ns > 0);
+    EXPECT_EQ(active_after(p, &quick, 2), 2);
+    EXPECT_EQ(c.bad, 0);
+    qn_pool_close(p);
+}
+
+static void where(void *arg, int begin, int end, int thread) {
+    struct timespec nap = { 0, 200000 }; /* so that the others get some */
+    (void)begin, (void)end, (void)thread;
+    nanosleep(&nap, NULL);
+    if (sched_getcpu() != *(int *)arg) *(int *)arg = -1;
+}
+
+TEST(pool, given_cores_are_kept_and_the_owner_goes_free_afterwards) {
+    cpu_set_t before, now;
+    struct qn_pool *p = NULL;
+    struct qn_err err = { 0 };
+    sched_getaffinity(0, sizeof before, &before);
+    int core = CPU_SETSIZE - 1;
+    while (!CPU_ISSET((size_t)core, &before)) core--;
+    char list[16];
+    snprintf(list, sizeof list, "%d", core);
+    EXPECT_EQ(qn_pool_open(&p, 0, "no", &err), QN_E_RANGE);
+    EXPECT_EQ(qn_pool_open(&p, 3, list, &err), 0);
+    qn_pool_attach(p);
+    for (int step = 0; step < 20; step++) {
+        int at = core;
+        qn_pool_hot(p, 1);
+        qn_pool_run(p, 9, 1, where, &at);
+        qn_pool_hot(p, 0);
+        EXPECT_EQ(at, core);
+    }
+    sched_getaffinity(0, sizeof now, &now);
+    EXPECT_EQ(CPU_COUNT(&now), 1);
+    qn_pool_close(p);
+    sched_getaffinity(0, sizeof now, &now);
+    EXPECT(CPU_EQUAL(&before, &now));
+    EXPECT_EQ(qn_pool_open(&p, 0, list, &err), 0);
+    EXPECT_EQ(qn_pool_threads(p), 1); /* one a core, where no number is given */
+    qn_pool_close(p);
 }
 
 static void spin(void *arg, int begin, int end, int thread) {

@@ -1,5 +1,6 @@
 /* The engine as its consumer sees it, on tiny models of every family and on the real SmolLM2: batch-invariance first,
  * then streams, stops, forks, cancelling and limits. */
+#include <sched.h>
 #include <unistd.h>
 
 #include "engine/base/clock.h"
@@ -118,6 +119,28 @@ TEST_SLOW(engine, invariant_smollm2, 300) {
     const char *path = client_model("smollm2-135m-instruct-q4_1");
     ASSERT(path != NULL);
     invariance(path, "cpu", 32, 160, 12);
+}
+
+TEST(engine, computes_on_given_cores_and_refuses_others) {
+    cpu_set_t before, after;
+    char one[16];
+    int core = CPU_SETSIZE - 1;
+    sched_getaffinity(0, sizeof before, &before);
+    while (!CPU_ISSET((size_t)core, &before)) core--;
+    snprintf(one, sizeof one, "%d", core);
+    struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = tiny("llama"), .n_threads = 2, .cores = one, .n_ctx = 512});
+    ASSERT(e != NULL);
+    run_all(e, 4, 40, 8, 0, "on one core");
+    struct qn_engine_stats s;
+    qn_engine_stats(e, &s);
+    EXPECT(s.threads_active >= 1 && s.threads_active <= 2);
+    sched_getaffinity(0, sizeof after, &after); /* this thread is not the engine's */
+    EXPECT(CPU_EQUAL(&before, &after));
+    qn_engine_close(e);
+    struct qn_err err = {0};
+    struct qn_engine_opts o = {.model_path = tiny("llama"), .cores = "0-1023"};
+    EXPECT_EQ(qn_engine_open(&e, &o, &err), QN_E_RANGE);
+    EXPECT(strstr(err.text, "affinity '0-1023'"));
 }
 
 static struct qn_engine *open_tiny(struct qn_engine_opts o) {

@@ -176,7 +176,7 @@ int main(int argc, char **argv) {
     const char *isa = argc > 2 && *argv[2] ? argv[2] : NULL, *type = argc > 3 ? argv[3] : "f16", *prefix = argc > 4 ? argv[4] : "";
     enum qn_kv_type kv = !strcmp(type, "q8_0") ? QN_KV_Q8_0 : !strcmp(type, "bf16") ? QN_KV_BF16 : QN_KV_F16;
     struct qn_pool *p = NULL;
-    if (qn_pool_open(&p, threads, NULL) < 0) return 1;
+    if (qn_pool_open(&p, threads, NULL, NULL) < 0) return 1;
     double (*peak)(void) = peak_none, ops, rd;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) peak = peak_avx2;

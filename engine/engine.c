@@ -146,8 +146,9 @@ static int open_sched(struct qn_engine *e, struct qn_err *err) {
     if (qn_rng_bytes(secret, sizeof secret) < 0) return qn_fail(err, QN_E_IO, "getrandom failed");
     int rc = qn_kvcache_open(&e->kv, e->info.kv_blocks, QN_KV_BLOCK, secret);
     if (rc < 0) return qn_fail(err, rc, "no memory for %d KV blocks", e->info.kv_blocks);
+    e->pace.row_ctx = qn_pace_row_ctx(&e->model->desc);
     struct qn_sched_cfg cfg = {
-        .step_rows_max = e->opts.step_rows, .prefill_chunk_max = e->opts.prefill_chunk, .seqs_max = e->opts.max_seqs,
+        .step_rows_max = e->opts.step_rows, .prefill_chunk_max = e->opts.prefill_chunk, .row_ctx = e->opts.stretch > 0 ? e->pace.row_ctx : 0, .seqs_max = e->opts.max_seqs,
         /* The queue is bounded by qn_engine_submit; here only the sum of both bounds may wait. */
         .waiting_max = e->opts.waiting_max + e->opts.max_seqs + 1, .waiting_tokens_max = INT64_MAX / 2,
         .wait_ns_max = e->opts.wait_ms_max * QN_MS, .n_ctx = e->info.n_ctx, .block_tokens = QN_KV_BLOCK, .may_run = may_run,

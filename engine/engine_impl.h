@@ -27,10 +27,14 @@ struct qn_pick {            /* one logits row to be sampled or scored; filled be
     struct qn_logprobs lp;  /* out */
 };
 
-/* What steps cost, learnt while running (pace.c). */
+/* What steps cost, learnt while running (pace.c). A unit is one prefill row at position 0; a row at position p is
+ * 1 + p / row_ctx of them. */
 struct qn_pace {
-    double decode_s;        /* moving average of steps that only decode; 0: none yet */
-    double row_s;           /* moving average of what one prefill row adds; 0: none yet */
+    int row_ctx;
+    double decode_s;        /* average of steps that only decode; 0: none yet */
+    double unit_s;          /* average of what one unit adds; 0: none yet */
+    int decode_rows;        /* of the last step that only decoded */
+    int n_mixed;            /* steps of decodes and prefill since then; -1: a step without prefill was asked for */
 };
 
 struct qn_engine {
@@ -77,10 +81,14 @@ void *qn_engine_thread(void *engine);
 int qn_engine_step_open(struct qn_engine *e, struct qn_err *err); /* scratch, and the warm-up token */
 void qn_engine_step_close(struct qn_engine *e);
 /* pace.c */
-void qn_pace_note(struct qn_pace *p, int decode_rows, int prefill_rows, double seconds);
-/* Prefill rows that may join a step of running decodes so that it takes at most `stretch` times its usual time; with
- * n_waiting requests behind the one that is being prefilled, longer in proportion. */
-int qn_pace_chunk(const struct qn_pace *p, double stretch, int n_waiting, int least, int most);
+/* Positions after which attention costs a row of this model as much as its matrices. */
+int qn_pace_row_ctx(const struct qn_model_desc *d);
+void qn_pace_note(struct qn_pace *p, int decode_rows, double prefill_units, double seconds);
+/* 1, once: what decoding takes was last seen long ago; a step of decodes only would tell. */
+int qn_pace_stale(struct qn_pace *p);
+/* Units of prefill that may join a step of running decodes so that it takes at most `stretch` times its usual time; with
+ * n_waiting requests behind the one that is being prefilled, longer in proportion. At least 1. */
+int qn_pace_chunk(const struct qn_pace *p, double stretch, int n_waiting, int most);
 /* stats.c */
 void qn_engine_publish(struct qn_engine *e);
 

@@ -257,6 +257,8 @@ void qn_sched_set_chunk(struct qn_sched *s, int rows) {
     s->cfg.prefill_chunk_max = rows < 1 ? 1 : rows < s->cfg.step_rows_max ? rows : s->cfg.step_rows_max;
 }
 
+void qn_sched_hold_prefill(struct qn_sched *s) { s->hold_prefill = 1; }
+
 /* ---- the step was computed ---- */
 
 static void publish(struct qn_sched *s, struct qn_seq *q) {

@@ -89,6 +89,8 @@ void qn_group_free(struct qn_group *g);
 struct qn_sched_cfg {
     int step_rows_max;      /* budget of one step */
     int prefill_chunk_max;  /* most prefill rows of one step while somebody decodes; 0: step_rows_max */
+    int row_ctx;            /* so many positions behind it make a prefill row cost twice what one at position 0 does: rows far
+                             * into a prompt count as several of that chunk; 0: all rows count alike */
     int seqs_max;           /* most sequences running at once */
     int waiting_max;        /* groups that may wait */
     int64_t waiting_tokens_max;
@@ -161,6 +163,8 @@ void qn_sched_close(struct qn_sched *s);
 int qn_sched_admit(struct qn_sched *s, struct qn_group *g, int64_t now_ns);
 /* From the next plan on: cfg.prefill_chunk_max becomes `rows` (1..step_rows_max). */
 void qn_sched_set_chunk(struct qn_sched *s, int rows);
+/* The next plan takes no prefill rows if somebody decodes (it may then be empty though there is work: plan again). */
+void qn_sched_hold_prefill(struct qn_sched *s);
 /* Plans a step. Blocks for every row are allocated. A plan with items is either carried out and given to computed(), or
  * the groups of all its items are removed; finish, append and remove come after that, not between. */
 const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns);

@@ -26,7 +26,9 @@ struct qn_sched {
 
     int64_t now_ns;              /* of the last plan */
     int64_t expires_ns;          /* nothing expires before this; INT64_MAX: nothing at all */
+    int hold_prefill;            /* for the next plan */
     int rows_left, draft_left;   /* of this plan, for prefill and for guesses */
+    int64_t cost_left;           /* the same for prefill in row_ctx-ths of a row at position 0 */
     uint64_t stuck_order;        /* the group that found too few blocks last, and how many nobody had a claim to */
     int stuck_room;
     uint64_t n_orders, preemptions, rejected, dropped, joins;

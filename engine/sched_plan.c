@@ -19,7 +19,7 @@
 #include "engine/sched_core.h"
 
 #define PAUSE_NS 1000000000LL
-enum { JOIN_BLOCKS = 2 };
+enum { JOIN_BLOCKS = 2, ROWS_LEAST = 2 };
 
 /* ---- order ---- */
 
@@ -280,6 +280,22 @@ static int same_kind_end(const struct qn_group *g, int from, int to) {
     return to;
 }
 
+/* How many of n rows from position `from` on the budget still pays for; a few are always free for the first in line. */
+static int affordable(const struct qn_sched *s, int from, int n, int n_items) {
+    if (s->cost_left == INT64_MAX) return n;
+    int64_t m = s->cost_left / (s->cfg.row_ctx + from);
+    if (m >= n) return n;
+    if (m < ROWS_LEAST) m = n_items == 0 ? ROWS_LEAST : 0;
+    return m < n ? (int)m : n;
+}
+
+static void spend(struct qn_sched *s, const struct qn_plan_item *it) {
+    s->rows_left -= it->n_rows;
+    if (s->cost_left == INT64_MAX) return;
+    s->cost_left -= (int64_t)it->n_rows * (s->cfg.row_ctx + it->start);
+    if (s->cost_left < s->cfg.row_ctx) s->rows_left = 0;
+}
+
 /* Rows of a prompt, or of what a preempted seq had; 1: some were planned. */
 static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target, int n_items) {
     struct qn_group *g = s->run[i];
@@ -291,6 +307,7 @@ static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target,
         }
     }
     int from = q->n_computed, n = target - from < s->rows_left ? target - from : s->rows_left;
+    n = affordable(s, from, n, n_items);
     int to = grow(s, i, q, same_kind_end(g, from, from + n));
     if (to <= from) return 0;
     tell_start(s, g, from);
@@ -305,7 +322,7 @@ static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target,
     }
     it->logits = it->sample;
     if (g->spec.score_prompt && to <= g->spec.n_prompt && from >= g->n_scored) it->logits = it->n_rows;
-    s->rows_left -= it->n_rows;
+    spend(s, it);
     return 1;
 }
 
@@ -421,8 +438,12 @@ static void share_rows(struct qn_sched *s, int n_decodes) {
     if (draft > left / 2) draft = left / 2;
     s->draft_left = s->cfg.draft && n_decodes > 0 && draft > 0 ? draft : 0;
     s->rows_left = left - s->draft_left;
-    if (n_decodes > 0 && s->cfg.prefill_chunk_max > 0 && s->rows_left > s->cfg.prefill_chunk_max)
-        s->rows_left = s->cfg.prefill_chunk_max;
+    s->cost_left = INT64_MAX;
+    if (n_decodes > 0 && s->hold_prefill) s->rows_left = 0;
+    s->hold_prefill = 0;
+    if (n_decodes == 0 || s->cfg.prefill_chunk_max == 0) return;
+    if (s->rows_left > s->cfg.prefill_chunk_max) s->rows_left = s->cfg.prefill_chunk_max;
+    if (s->cfg.row_ctx > 0) s->cost_left = (int64_t)s->cfg.prefill_chunk_max * s->cfg.row_ctx;
 }
 
 const struct qn_plan *qn_sched_plan(struct qn_sched *s, int64_t now_ns) {

@@ -17,7 +17,6 @@
 #include "engine/base/clock.h"
 #include "engine/engine_impl.h"
 
-enum { CHUNK_LEAST = 16 };      /* rows of prefill that always may join decodes */
 static const double RATE_KEEP = 0.9; /* weight of the past in the moving averages */
 
 /* --- telling ------------------------------------------------------------------------------------------------------ */
@@ -287,14 +286,25 @@ static void note_load(struct qn_engine *e) {
     e->now.rescues = l.rescues;
 }
 
+static int is_decode(const struct qn_plan_item *it) { return it->sample && it->n_rows == 1 + it->n_draft; }
+
+static double prefill_units(const struct qn_engine *e, const struct qn_plan *p) {
+    double sum = 0;
+    for (int i = 0; i < p->n_items; i++) {
+        const struct qn_plan_item *it = &p->items[i];
+        if (!is_decode(it)) sum += it->n_rows * (1 + (double)it->start / e->pace.row_ctx);
+    }
+    return sum;
+}
+
 static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0, int64_t t1) {
     int decode = 0;
-    for (int i = 0; i < p->n_items; i++) decode += p->items[i].sample && p->items[i].n_rows == 1 + p->items[i].n_draft ? p->items[i].n_rows : 0;
+    for (int i = 0; i < p->n_items; i++) decode += is_decode(&p->items[i]) ? p->items[i].n_rows : 0;
     double s = (double)(t1 - t0) / 1e9 + 1e-9, mix = e->now.steps ? RATE_KEEP : 0;
     e->now.step_ms_mean = mix * e->now.step_ms_mean + (1 - mix) * s * 1e3;
     if (decode) e->now.decode_tok_s = mix * e->now.decode_tok_s + (1 - mix) * decode / s;
     if (p->n_rows > decode) e->now.prefill_tok_s = mix * e->now.prefill_tok_s + (1 - mix) * (p->n_rows - decode) / s;
-    qn_pace_note(&e->pace, decode, p->n_rows - decode, s);
+    qn_pace_note(&e->pace, decode, prefill_units(e, p), s);
     note_load(e);
     e->now.steps++;
     e->now.last_step_ns = t1;
@@ -346,6 +356,14 @@ static void nap(struct qn_engine *e, uint32_t seen, int64_t until_ns) {
     atomic_store(&e->asleep, 0);
 }
 
+/* Sizes the prefill of the next step; 1: it may have none. */
+static int set_pace(struct qn_engine *e) {
+    qn_sched_set_chunk(e->sched, qn_pace_chunk(&e->pace, e->opts.stretch, e->n_waiting, e->opts.prefill_chunk));
+    int stale = qn_pace_stale(&e->pace);
+    if (stale) qn_sched_hold_prefill(e->sched);
+    return stale;
+}
+
 static void turn(struct qn_engine *e) {
     uint32_t seen = atomic_load(&e->signal);
     /* Closed before submitted: what is closed was submitted before, so the second list or the scheduler knows it. */
@@ -357,7 +375,7 @@ static void turn(struct qn_engine *e) {
     take_closed(e, closed);
     if (e->opts.preempt_every && e->now.steps % (uint64_t)e->opts.preempt_every == (uint64_t)e->opts.preempt_every - 1)
         qn_sched_preempt_one(e->sched);
-    if (e->opts.stretch > 0) qn_sched_set_chunk(e->sched, qn_pace_chunk(&e->pace, e->opts.stretch, e->n_waiting, CHUNK_LEAST, e->opts.prefill_chunk));
+    int held = e->opts.stretch > 0 && set_pace(e);
     const struct qn_plan *p = qn_sched_plan(e->sched, now);
     do_drops(e, p);
     tell_started(e, p);
@@ -368,7 +386,7 @@ static void turn(struct qn_engine *e) {
     refresh_counts(e);
     qn_engine_publish(e);
     wake_consumers(e);
-    if (!n_items) nap(e, seen, wake_ns);
+    if (!n_items && !held) nap(e, seen, wake_ns);
 }
 
 void *qn_engine_thread(void *engine) {

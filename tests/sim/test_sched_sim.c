@@ -12,7 +12,7 @@
 
 #include <stdlib.h>
 
-enum { REQS_MAX = 96, BLOCKS_MAX = 96, BT_MAX = 16, CTX = 160, VOCAB = 3, STEPS_MAX = 60000 };
+enum { REQS_MAX = 96, BLOCKS_MAX = 96, BT_MAX = 16, CTX = 160, ROWS_FREE = 2 /* of a prefill that no budget takes away */, VOCAB = 3, STEPS_MAX = 60000 };
 
 static uint64_t mix(uint64_t a, uint64_t b) { /* splitmix64's finaliser over both */
     uint64_t z = a * 0x9E3779B97F4A7C15ULL + b + 0x632BE59BD9B4E019ULL;
@@ -42,6 +42,7 @@ struct sim {
     int n_reqs, n_blocks;
     int64_t now;
     uint64_t slots[BLOCKS_MAX][BT_MAX]; /* what the fake model's KV memory holds */
+    int hold_prefill_rate, holding; /* plans that are to be without prefill */
     int preempt_every, hold_rate, cancel_rate;
     int guess_right;         /* per cent of the drafted tokens that are the true ones */
     uint64_t steps, rows, guessed, taken;
@@ -91,6 +92,7 @@ static void setup(uint64_t seed) {
     c->seqs_max = 1 + (int)draw(chance(50) ? 4 : 12);
     c->step_rows_max = c->seqs_max + 1 + (int)draw(chance(50) ? 8 : chance(50) ? 64 : 300);
     c->prefill_chunk_max = chance(50) ? 0 : 1 + (int)draw(24);
+    c->row_ctx = chance(50) ? 0 : 1 + (int)draw(chance(50) ? 20 : 300);
     c->waiting_max = 2 + (int)draw(30);
     c->waiting_tokens_max = chance(30) ? 200 + (int64_t)draw(1000) : 0;
     c->wait_ns_max = chance(20) ? 200000000 : 0;
@@ -106,6 +108,7 @@ static void setup(uint64_t seed) {
     if (chance(25) && c->seqs_max > 3) c->reserved_seqs[draw(3)] = 1 + (int)draw(2);
     if (chance(25)) c->reserved_blocks[draw(3)] = 1 + (int)draw((uint64_t)(M->n_blocks / 4));
     M->preempt_every = chance(30) ? 1 + (int)draw(10) : 0;
+    M->hold_prefill_rate = chance(30) ? (int)draw(40) : 0;
     M->hold_rate = chance(40) ? (int)draw(20) : 0;
     M->cancel_rate = chance(50) ? (int)draw(6) : 0;
     uint64_t secret[2] = {mix(seed, 1), mix(seed, 2)};
@@ -200,6 +203,7 @@ static int computes_again(const struct qn_plan_item *a, const struct qn_plan_ite
 }
 
 static int check_items(const struct qn_plan *p) {
+    int64_t prefill_cost = 0;
     int rows = 0, prefill_rows = 0, n_decodes = 0, decode_rows = 0;
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
@@ -224,6 +228,7 @@ static int check_items(const struct qn_plan *p) {
             n_decodes++;
         } else {
             prefill_rows += it->n_rows;
+            prefill_cost += (int64_t)it->n_rows * (M->cfg.row_ctx + it->start);
         }
         if (r->score && it->start < r->n_prompt) {
             int to = it->start + it->n_rows;
@@ -239,6 +244,10 @@ static int check_items(const struct qn_plan *p) {
     }
     if (rows != p->n_rows || rows > M->cfg.step_rows_max) FAIL("%d rows, said %d, budget %d", rows, p->n_rows, M->cfg.step_rows_max);
     if (n_decodes && M->cfg.prefill_chunk_max && prefill_rows > M->cfg.prefill_chunk_max) FAIL("%d prefill rows beside decodes", prefill_rows);
+    if (n_decodes && M->cfg.prefill_chunk_max && M->cfg.row_ctx && prefill_rows > ROWS_FREE &&
+        prefill_cost > (int64_t)M->cfg.prefill_chunk_max * M->cfg.row_ctx)
+        FAIL("prefill rows that cost %lld of %d x %d", (long long)prefill_cost, M->cfg.prefill_chunk_max, M->cfg.row_ctx);
+    if (M->holding && n_decodes && prefill_rows) FAIL("%d prefill rows in a step without", prefill_rows);
     if (p->n_items > M->cfg.seqs_max) FAIL("%d items", p->n_items);
     for (int i = 0; i < p->n_items; i++)
         for (int k = 0; k < i; k++)
@@ -357,10 +366,13 @@ static int held_now(void) {
 
 static int step(void) {
     static uint64_t found[64][CTX];
+    M->holding = M->hold_prefill_rate && chance(M->hold_prefill_rate);
+    if (M->holding) qn_sched_hold_prefill(M->s);
     const struct qn_plan *p = qn_sched_plan(M->s, M->now);
     M->steps++;
     if (!do_drops(p) || !check_items(p)) return 0;
     if (p->n_items == 0) {
+        if (M->holding) return 1;
         if (live_and_free() && !held_now()) FAIL("nothing is planned though %d could run", live_and_free());
         if (p->wake_ns && p->wake_ns <= M->now) FAIL("wake in the past");
         /* Whoever is held holds up others for a bounded time: the plan says until when. */

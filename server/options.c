@@ -88,7 +88,7 @@ const struct qn_option qn_options[] = {
     { "engine.kv_bytes", QN_OPT_BYTES, AT(kv_bytes), 0, 1024 * GI * KI, "auto", NULL, QN_RESTART, NULL, NULL,
       "Memory for keys and values of all sequences and of the prefix cache; auto: enough for the batch, within what the machine has." },
     { "engine.kv_type", QN_OPT_STR, AT(kv_type), 0, 0, "auto", "auto f16 bf16 q8_0", QN_RESTART, "--kv-type", "NAME",
-      "How keys and values are kept; q8_0 takes about half the memory of the others and reads long contexts faster, at a small cost in accuracy; auto: f16." },
+      "How keys and values are kept; q8_0 takes about half the memory of the others and reads long contexts faster, but costs accuracy (much with Qwen2 models); auto: f16." },
     { "engine.waiting_max", QN_OPT_INT, AT(waiting_max), 0, 1000000, "1024", NULL, QN_RESTART, NULL, NULL,
       "Requests that may wait for a place in the batch; above it 503 with Retry-After." },
     { "engine.waiting_tokens_max", QN_OPT_INT, AT(waiting_tokens_max), 0, INT64_MAX / 2, "4000000", NULL, QN_RESTART, NULL, NULL,

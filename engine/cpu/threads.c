@@ -45,7 +45,7 @@ enum {
     LOOKS = 3,                 /* at the workers' clocks before the owner sleeps */
     APART_NS = 100 * 1000 * 1000, /* how long a moved worker stays off the owner's core */
     STALL_NS = 100 * 1000,     /* a wait for chunks that were begun counts from here on; below, they were just uneven */
-    WINDOW_NS = 20 * 1000 * 1000, HOLD_NS = 100 * 1000 * 1000, HOLD_MOST_NS = 1600 * 1000 * 1000,
+    WINDOW_NS = 20 * 1000 * 1000, BAD_WINDOWS = 3, HOLD_NS = 100 * 1000 * 1000, HOLD_MOST_NS = 1600 * 1000 * 1000,
     STACK_BYTES = 512 * 1024,
 };
 
@@ -80,7 +80,8 @@ struct qn_pool {
     int64_t apart_until_ns;
     struct pace {
         int64_t step_ns, until_ns, hold_ns; /* begin of the step; of the next try with one more thread; and between tries */
-        int64_t ran_ns, stalled_ns;         /* steps and stalls of this window */
+        int64_t ran_ns, stalled_ns;         /* steps of this window; stalls before it */
+        int n_bad;                          /* windows in a row with a thread too many */
     } pace;
     struct qn_pool_stats stats;
     struct worker *workers;
@@ -385,6 +386,10 @@ static void adopt_owner(struct qn_pool *p, pid_t tid) {
 }
 
 void qn_pool_attach(struct qn_pool *p) {
+    /* Loading and warming up stall on new pages, not on neighbours: they say nothing. */
+    atomic_store(&p->n_active, (uint32_t)p->n_threads);
+    futex_wake(&p->n_active, INT_MAX);
+    p->pace = (struct pace){ .hold_ns = HOLD_NS, .stalled_ns = p->stats.stalled_ns };
     adopt_owner(p, qn_cores_self().tid);
     if (!p->placed || qn_cores_allow(p->owner, &p->cores, -1) < 0) return;
     p->owner_before = p->owner_cores;
@@ -392,7 +397,8 @@ void qn_pool_attach(struct qn_pool *p) {
 }
 
 /* A thread too many is one whose chunks the others wait for longer than they would need to do them: with n threads, more than
- * 1/n of the time. It is then left out, and tried again later, more and more seldom while that does not pay. */
+ * 1/n of the time, and not just for once, as when new pages are cleared. It is then left out, and tried again later, more and
+ * more seldom while that does not pay. */
 static void set_active(struct qn_pool *p, uint32_t n) {
     atomic_store(&p->n_active, n);
     futex_wake(&p->n_active, INT_MAX);
@@ -405,7 +411,9 @@ static void pace_step(struct qn_pool *p) {
     c->ran_ns += now - c->step_ns;
     if (c->ran_ns < WINDOW_NS) return;
     int64_t stalled = p->stats.stalled_ns - c->stalled_ns;
-    if (n > 1 && stalled > c->ran_ns / n + c->ran_ns / 20) {
+    c->n_bad = stalled > c->ran_ns / n + c->ran_ns / 20 ? c->n_bad + 1 : 0;
+    if (n > 1 && c->n_bad >= BAD_WINDOWS) {
+        c->n_bad = 0;
         set_active(p, n - 1);
         c->until_ns = now + c->hold_ns;
         c->hold_ns = c->hold_ns * 2 < HOLD_MOST_NS ? c->hold_ns * 2 : HOLD_MOST_NS;

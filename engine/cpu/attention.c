@@ -5,13 +5,15 @@
  *          head  [QN_KV_RUN] pages         16 tokens each, layout at struct qn_kv_page
  *
  * A head's pages of neighbouring blocks lie side by side, or every layer would read its context in strides that use a
- * few sets of the caches only (measured: half the speed from 1,000 positions on). Memory is mapped at open and touched when used.
+ * few sets of the caches only (measured: half the speed from 1,000 positions on). Memory is mapped at open and comes from the
+ * kernel when used, but the next run a page each step: a whole run at once stalled every stream for 20 ms and more.
  *
  * An item is a KV head of one sequence and some of its rows, so that at most 16 query vectors share what is loaded. Where
  * that leaves too few items for the threads, a tile's chunks of positions become items too and are merged afterwards. A
  * row's arithmetic is the same in any tile and either way (attn_body.h). */
 #include <assert.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/cpu/cpu.h"
 
@@ -25,6 +27,15 @@ struct qn_attn_seq {
 
 enum { SPANS_A_THREAD = 4, MERGE_GRAIN = 512 };
 
+static void bring(struct qn_cpu *b, size_t n) {
+#if defined(MADV_POPULATE_WRITE)
+    if (madvise(b->kv + b->kv_there, n, MADV_POPULATE_WRITE) < 0) n = b->kv_bytes - b->kv_there; /* an old kernel, or no memory: the write will tell */
+#else
+    n = b->kv_bytes - b->kv_there;
+#endif
+    b->kv_there += n;
+}
+
 int qn_cpu_kv_init(struct qn_cpu *b, struct qn_err *err) {
     const struct qn_model_desc *d = b->base.desc;
     enum qn_kv_type type = b->base.opts.kv_type == QN_KV_AUTO ? QN_KV_F16 : b->base.opts.kv_type;
@@ -34,10 +45,23 @@ int qn_cpu_kv_init(struct qn_cpu *b, struct qn_err *err) {
     b->kv_run = QN_KV_RUN * b->page.bytes * (size_t)d->n_kv_heads * (size_t)d->n_layers;
     b->bytes_kv = (uint64_t)qn_kv_block_bytes(d, type) * (uint64_t)blocks;
     assert(b->kv_run == QN_KV_RUN * (size_t)qn_kv_block_bytes(d, type));
-    size_t bytes;
-    if (__builtin_mul_overflow(b->kv_run, ((size_t)blocks + QN_KV_RUN - 1) / QN_KV_RUN, &bytes) || !(b->kv = qn_cpu_reserve(b, bytes)))
+    if (__builtin_mul_overflow(b->kv_run, ((size_t)blocks + QN_KV_RUN - 1) / QN_KV_RUN, &b->kv_bytes) || !(b->kv = qn_cpu_reserve(b, b->kv_bytes)))
         return qn_fail(err, QN_E_NOMEM, "no memory for a KV pool of %d blocks of %lld bytes", blocks, (long long)qn_kv_block_bytes(d, type));
+    bring(b, b->kv_run); /* so that the first prompt does not wait for it */
     return 0;
+}
+
+/* Blocks are given out from the lowest on, so the run after the highest that is in use is the next to be touched. */
+void qn_cpu_kv_ahead(struct qn_cpu *b) {
+    for (int s = 0; s < b->batch->n_seqs; s++) {
+        const struct qn_batch_seq *q = &b->batch->seqs[s];
+        for (int i = (q->n_ctx - q->n_rows) / QN_KV_BLOCK; i <= (q->n_ctx - 1) / QN_KV_BLOCK; i++)
+            if (q->blocks[i] / QN_KV_RUN + 1 > b->kv_run_next) b->kv_run_next = q->blocks[i] / QN_KV_RUN + 1;
+    }
+    size_t want = ((size_t)b->kv_run_next + 1) * b->kv_run;
+    if (b->kv_there >= (want < b->kv_bytes ? want : b->kv_bytes)) return;
+    size_t left = b->kv_bytes - b->kv_there;
+    bring(b, left < QN_HUGE_BYTES ? left : QN_HUGE_BYTES);
 }
 
 /* Fewer tiles than SPANS_A_THREAD a thread are ever shared out, as each holds more than such a part of the work. */

@@ -14,7 +14,7 @@
 
 #include "engine/cpu/cpu.h"
 
-enum { MAP_BYTES = 32 << 20, HUGE_BYTES = 2 << 20 };
+enum { MAP_BYTES = 32 << 20 };
 
 static uint8_t *map(struct qn_cpu *b, size_t n) {
     if (b->n_maps == b->maps_cap) {
@@ -24,11 +24,11 @@ static uint8_t *map(struct qn_cpu *b, size_t n) {
         b->maps = m, b->maps_cap = cap;
     }
     size_t whole;
-    if (__builtin_add_overflow(n, (size_t)HUGE_BYTES, &whole)) return NULL;
+    if (__builtin_add_overflow(n, (size_t)QN_HUGE_BYTES, &whole)) return NULL;
     uint8_t *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return NULL;
     b->maps[b->n_maps++] = (struct qn_region){ p, whole };
-    uint8_t *at = p + (HUGE_BYTES - (uintptr_t)p % HUGE_BYTES) % HUGE_BYTES;
+    uint8_t *at = p + (QN_HUGE_BYTES - (uintptr_t)p % QN_HUGE_BYTES) % QN_HUGE_BYTES;
     madvise(at, n, MADV_HUGEPAGE);
     return at;
 }
@@ -36,7 +36,7 @@ static uint8_t *map(struct qn_cpu *b, size_t n) {
 void *qn_cpu_alloc(struct qn_cpu *b, size_t n) {
     n = (n + 63) / 64 * 64;
     if (n > b->bump_left) {
-        size_t want = n > MAP_BYTES ? (n + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES : MAP_BYTES;
+        size_t want = n > MAP_BYTES ? (n + QN_HUGE_BYTES - 1) / QN_HUGE_BYTES * QN_HUGE_BYTES : MAP_BYTES;
         uint8_t *p = map(b, want);
         if (!p) return NULL;
         if (want - n < b->bump_left) { /* keep the fuller rest for the next one */
@@ -105,6 +105,7 @@ static void op_begin(struct qn_backend *base, const struct qn_batch *batch) {
     for (int s = 0; s < batch->n_seqs; s++)
         if (batch->seqs[s].n_ctx > n_pos) n_pos = batch->seqs[s].n_ctx;
     qn_cpu_rope_fill(b, n_pos);
+    qn_cpu_kv_ahead(b);
 }
 
 static void op_end(struct qn_backend *base) { qn_pool_hot(qn_cpu_of(base)->pool, 0); }

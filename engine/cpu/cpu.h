@@ -48,6 +48,7 @@ struct qn_kv_page {
 };
 
 enum {
+    QN_HUGE_BYTES = 2 << 20,
     QN_KV_RUN = 32,         /* blocks whose pages of a head lie side by side */
     QN_ATTN_CHUNK = 256,    /* positions that have a softmax of their own, at fixed places; then they are merged in order */
     QN_ATTN_STRIDE = QN_ATTN_CHUNK + 16,
@@ -156,6 +157,8 @@ struct qn_cpu {
     uint8_t *kv;                /* [kv_blocks / QN_KV_RUN][n_layers][n_kv_heads][QN_KV_RUN] pages */
     struct qn_kv_page page;
     size_t kv_run;              /* bytes of QN_KV_RUN blocks */
+    size_t kv_bytes, kv_there;  /* of the pool; of its beginning that has been asked of the kernel */
+    int kv_run_next;            /* the first run that no step has used yet */
 
     float *rope[QN_ROPE_SETS];  /* [n_ctx][2 * rope_dim or less], see rope_kv.c */
     int rope_filled[QN_ROPE_SETS], rope_stride;
@@ -213,6 +216,7 @@ void qn_cpu_rope_fill(struct qn_cpu *b, int n_pos);
 void qn_cpu_rope_kv(struct qn_backend *b, int layer, struct qn_vec *q, struct qn_vec *k, const struct qn_vec *v,
                     const struct qn_weight *q_norm, const struct qn_weight *k_norm, float eps);
 int qn_cpu_kv_init(struct qn_cpu *b, struct qn_err *err);
+void qn_cpu_kv_ahead(struct qn_cpu *b);
 int qn_cpu_attn_init(struct qn_cpu *b);
 void qn_cpu_kv_copy(struct qn_backend *b, int32_t from, int32_t to, int n_tokens);
 void qn_cpu_attention(struct qn_backend *b, int layer, const struct qn_vec *q, struct qn_act *out);

@@ -20,7 +20,7 @@ enum {
     CTX_DEFAULT = 8192, SEQS_DEFAULT = 32, ROWS_DEFAULT = 512, CHUNK_DEFAULT = 256, WAITING_DEFAULT = 1024,
     KV_CONTEXTS_DEFAULT = 4, DRAFT_ROWS_DEFAULT = 16, OUT_ROWS_MAX = 64, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
 };
-static const double STRETCH_DEFAULT = 2;
+static const double STRETCH_DEFAULT = 1.5;
 static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */

@@ -30,7 +30,7 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     int max_seqs;           /* default 32 */
     int step_rows;          /* default 512 */
     int prefill_chunk;      /* most prefill rows of a step that also decodes; default 256 */
-    double stretch;         /* such a step takes at most this many times a decoding one, if rows allow; default 2; < 0: no bound */
+    double stretch;         /* such a step takes at most this many times a decoding one, if rows allow; default 1.5; < 0: no bound */
     int64_t kv_bytes;       /* default: see engine.c */
     const char *kv_type;    /* "auto" (default), "f16", "bf16", "q8_0"; backend.h */
     int waiting_max;        /* default 1024 requests */

@@ -70,6 +70,6 @@ int qn_pace_chunk(const struct qn_pace *p, double stretch, int n_waiting, int mo
     if (p->decode_s == 0) return most;
     /* Until a prefill was seen: a row of it costs no more than one of a small batch of decodes. */
     double unit_s = p->unit_s > 0 ? p->unit_s : p->decode_s / p->decode_rows;
-    double units = (stretch - 1) * (1 + n_waiting / 2) * p->decode_s / unit_s;
+    double units = (stretch - 1) * (1 + n_waiting) * p->decode_s / unit_s;
     return units >= most ? most : units > UNITS_LEAST ? (int)units : UNITS_LEAST;
 }

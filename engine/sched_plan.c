@@ -386,6 +386,19 @@ static int count_decodes(const struct qn_sched *s) {
     return n;
 }
 
+/* A prompt is under way: its rows pay for themselves, guesses only if they come true. */
+static int wants_prefill(const struct qn_sched *s) {
+    for (int k = 0; k < s->n_run; k++) {
+        const struct qn_group *g = s->run[k];
+        if (g->paused_ns < 0 && !g->forked) return 1;
+        for (int b = 0; g->forked && b < g->spec.n_branches; b++) {
+            const struct qn_seq *q = &g->seqs[b];
+            if (q->in_wave && q->state != QN_SEQ_DECODE && q->n_computed < q->n_tokens && q->may_run) return 1;
+        }
+    }
+    return 0;
+}
+
 /* ---- what expires ---- */
 
 static int expiry_of(const struct qn_sched *s, const struct qn_group *g, int64_t *at) {
@@ -432,11 +445,12 @@ static int64_t wake_at(const struct qn_sched *s) {
     return at == INT64_MAX ? 0 : at > s->now_ns ? at : s->now_ns + 1;
 }
 
-/* Decodes have their rows; guesses may take up to half of what is left, so that they never keep a prompt waiting. */
+/* Decodes have their rows; guesses may take up to half of what is left, as somebody may be admitted yet, and nothing beside a
+ * prompt that is under way. */
 static void share_rows(struct qn_sched *s, int n_decodes) {
     int left = s->cfg.step_rows_max - n_decodes, draft = s->cfg.draft_rows_max - n_decodes;
     if (draft > left / 2) draft = left / 2;
-    s->draft_left = s->cfg.draft && n_decodes > 0 && draft > 0 ? draft : 0;
+    s->draft_left = s->cfg.draft && n_decodes > 0 && draft > 0 && !wants_prefill(s) ? draft : 0;
     s->rows_left = left - s->draft_left;
     s->cost_left = INT64_MAX;
     if (n_decodes > 0 && s->hold_prefill) s->rows_left = 0;

@@ -197,7 +197,7 @@ static int start_engine(struct daemon *d) {
         .n_threads = (int)count(c->threads), .cores = c->affinity, .n_ctx = (int)count(c->ctx), .max_seqs = (int)count(c->max_seqs), .step_rows = (int)count(c->step_rows),
         .prefill_chunk = (int)count(c->prefill_chunk), .kv_bytes = c->kv_bytes, .kv_type = c->kv_type, .waiting_max = (int)count(c->waiting_max),
         .waiting_tokens_max = c->waiting_tokens_max, .wait_ms_max = c->wait_ms_max, .no_prefix_cache = !c->prefix_cache,
-        .stretch = c->step_stretch ? (double)c->step_stretch : -1, .no_speculation = !c->speculation, .draft_rows = (int)count(c->draft_rows),
+        .stretch = c->step_stretch ? (double)c->step_stretch / 100 : -1, .no_speculation = !c->speculation, .draft_rows = (int)count(c->draft_rows),
         .wake = qn_loop_wake, .wake_user = &d->loop,
     };
     int64_t t0 = qn_clock_ns();

@@ -123,7 +123,7 @@ TEST(pace, a_crowd_stretches_steps_up_to_the_chunk) {
     struct machine m = new_machine(1000, 0);
     prefill(&m, 0, 1000, 0, 95, NULL);
     int alone = qn_pace_chunk(&m.pace, 2, 0, CHUNK), crowd = qn_pace_chunk(&m.pace, 2, 8, CHUNK);
-    EXPECT(crowd >= 4 * alone && crowd <= 6 * alone);
+    EXPECT(crowd >= 8 * alone && crowd <= 10 * alone);
     EXPECT_EQ(qn_pace_chunk(&m.pace, 2, 1000, CHUNK), CHUNK);
 }
 

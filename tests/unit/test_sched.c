@@ -627,11 +627,14 @@ TEST(sched, guesses_keep_no_prompt_waiting) {
     for (int i = 0; i < 3; i++) add(&w, (struct qn_group_spec){.n_prompt = 10, .max_tokens = 400, .salt = 1 + (uint64_t)i});
     step(&w);
     struct qn_group *late = add(&w, (struct qn_group_spec){.n_prompt = 80, .max_tokens = 4});
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 10; i++) { /* it gets its chunk of every step; guesses go on after it only */
         step(&w);
-        if (w.p->n_rows <= 20 || w.p->n_rows > cfg.step_rows_max) qn_test_fail(__FILE__, __LINE__, "%d items, %d rows", w.p->n_items, w.p->n_rows);
+        int wanted = i == 0 ? w.p->n_rows : 3 + 8;
+        if (w.p->n_rows != wanted || w.p->items[w.p->n_items - 1].n_rows != 8) qn_test_fail(__FILE__, __LINE__, "step %d: %d items, %d rows", i, w.p->n_items, w.p->n_rows);
     }
     EXPECT(late->seqs[0].state == QN_SEQ_DECODE);
+    step(&w);
+    EXPECT(w.p->n_items == 4 && w.p->n_rows > 20 && w.p->n_rows <= cfg.step_rows_max);
     close_world(&w);
 }
 

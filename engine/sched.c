@@ -378,6 +378,8 @@ void qn_sched_counts(const struct qn_sched *s, struct qn_sched_counts *out) {
     out->rejected = s->rejected;
     out->dropped = s->dropped;
     out->joins = s->joins;
+    out->prompts = 0;
+    for (int i = 0; i < s->n_run; i++) out->prompts += !s->run[i]->forked;
 }
 
 static const char *audit_seq(const struct qn_sched *s, const struct qn_seq *q) {

@@ -147,6 +147,7 @@ struct qn_plan {            /* valid until the next plan() */
 
 struct qn_sched_counts {
     int waiting, running;   /* groups waiting; sequences that hold a slot */
+    int prompts;            /* groups that hold a slot and whose prompt is under way */
     int64_t waiting_tokens;
     uint64_t preemptions, rejected, dropped;
     uint64_t joins;         /* times a prefill let another one compute a prefix of both */

@@ -322,7 +322,7 @@ static void refresh_counts(struct qn_engine *e) {
     e->now.prefix_queries = kv.queries_tokens;
     e->now.prefix_hits = kv.hits_tokens;
     e->now.running = sc.running;
-    e->n_waiting = sc.waiting;
+    e->n_waiting = sc.waiting + (sc.prompts > 1 ? sc.prompts - 1 : 0);
     e->now.preemptions = sc.preemptions;
     atomic_store(&e->running, sc.running);
 }

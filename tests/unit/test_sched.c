@@ -482,6 +482,7 @@ TEST(sched, equal_prompts_are_computed_once) {
     EXPECT_EQ(w.p->n_rows, 240); /* b lets a compute what both have; c's salt is another */
     EXPECT(a->started && c->started && !b->started);
     EXPECT_EQ(counts(&w).joins, 1);
+    EXPECT(counts(&w).waiting == 0 && counts(&w).prompts == 1); /* b holds a slot, and still waits in truth */
     step(&w);
     EXPECT(b->started);
     EXPECT_EQ(b->n_cached, 96);

@@ -20,7 +20,7 @@ enum { UNITS_LEAST = 4, ROW_CTX_LEAST = 64, ROW_CTX_MOST = 1 << 20, MIXED_MOST =
 
 /* Adds a value; the median of those kept. */
 static double median(struct qn_pace_last *l, double v) {
-    double sorted[QN_PACE_KEPT];
+    double sorted[QN_PACE_KEPT] = {0};
     l->v[l->n++ % QN_PACE_KEPT] = v;
     int n = l->n < QN_PACE_KEPT ? (int)l->n : QN_PACE_KEPT;
     for (int i = 0; i < n; i++) {

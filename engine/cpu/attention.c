@@ -27,11 +27,15 @@ struct qn_attn_seq {
 
 enum { SPANS_A_THREAD = 4, MERGE_GRAIN = 512 };
 
+/* Asks for at least n bytes more, in whole huge pages: what comes next must begin at a page, and runs of q8_0 need not. */
 static void bring(struct qn_cpu *b, size_t n) {
+    size_t left = b->kv_bytes - b->kv_there;
+    n = (n + QN_HUGE_BYTES - 1) / QN_HUGE_BYTES * QN_HUGE_BYTES;
+    if (n > left) n = left;
 #if defined(MADV_POPULATE_WRITE)
-    if (madvise(b->kv + b->kv_there, n, MADV_POPULATE_WRITE) < 0) n = b->kv_bytes - b->kv_there; /* an old kernel, or no memory: the write will tell */
+    if (madvise(b->kv + b->kv_there, n, MADV_POPULATE_WRITE) < 0) n = left; /* an old kernel, or no memory: the write will tell */
 #else
-    n = b->kv_bytes - b->kv_there;
+    n = left;
 #endif
     b->kv_there += n;
 }
@@ -60,8 +64,7 @@ void qn_cpu_kv_ahead(struct qn_cpu *b) {
     }
     size_t want = ((size_t)b->kv_run_next + 1) * b->kv_run;
     if (b->kv_there >= (want < b->kv_bytes ? want : b->kv_bytes)) return;
-    size_t left = b->kv_bytes - b->kv_there;
-    bring(b, left < QN_HUGE_BYTES ? left : QN_HUGE_BYTES);
+    bring(b, QN_HUGE_BYTES);
 }
 
 /* Fewer tiles than SPANS_A_THREAD a thread are ever shared out, as each holds more than such a part of the work. */

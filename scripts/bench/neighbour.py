@@ -12,9 +12,10 @@ for each other keeps less. With --peer the other server goes through the same, i
 
 --neighbours N starts N of them, --scale 0.3 shortens every case. The load generator runs on the same machine in all states.
 """
-import argparse, json, os, shlex, signal, statistics, subprocess, sys, tempfile, time, urllib.error, urllib.request
+import argparse, os, statistics, subprocess, sys, time
 
-LOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "load.py")
+from common import Server
+
 CASES = {  # clients, requests, words of the prompt, tokens out
     "decode1": (1, 3, 20, 256), "decode8": (8, 8, 20, 256), "clients32": (32, 64, 100, 64),
 }
@@ -64,64 +65,34 @@ class Neighbours:
             p.wait()
 
 
-class Server:
+class Loaded(Server):
     def __init__(self, a, side):
-        self.a, self.side, self.port, self.base = a, side, getattr(a, side + "_port"), int(time.time()) % 1_000_000 * 1000
-        if self.answers():
-            sys.exit(f"something answers on port {self.port} already")
-        self.log = tempfile.NamedTemporaryFile("w+", prefix=f"neighbour-{side}-", suffix=".log", delete=False)
-        begin = time.monotonic()
-        self.proc = subprocess.Popen(shlex.split(getattr(a, side)), stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, start_new_session=True)
-        while not self.answers():
-            if self.proc.poll() is not None or time.monotonic() - begin > a.wait:
-                self.stop()
-                sys.exit(f"{side} does not serve: see {self.log.name}")
-            time.sleep(0.05)
+        super().__init__(getattr(a, side), side, getattr(a, side + "_port"), a.wait)
+        self.a, self.base = a, int(time.time()) % 1_000_000 * 1000
 
-    def answers(self):
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2).status == 200
-        except (OSError, urllib.error.URLError):
-            return False
-
-    def load(self, case):
+    def case(self, case):
         """Output tokens a second."""
         conc, n, words, tokens = CASES[case]
         n, tokens = max(conc, round(n * min(1, self.a.scale * 2))), max(8, round(tokens * self.a.scale))
-        r = subprocess.run([sys.executable, LOAD, "--port", str(self.port), "--model", getattr(self.a, self.side + "_model"), "--conc", str(conc),
-                            "--n", str(n), "--words", str(words), "--max-tokens", str(tokens), "--base", str(self.base)],
-                           capture_output=True, text=True, timeout=3600)
+        figures = self.load("--model", getattr(self.a, self.name + "_model"), "--conc", conc, "--n", n, "--words", words, "--max-tokens", tokens,
+                            "--base", self.base)
         self.base += n
-        if r.returncode or r.stderr:
-            sys.exit(f"load.py against {self.side}: {r.stderr}")
-        return json.loads(r.stdout)["out_tok_s"]
-
-    def stop(self):
-        for sig, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
-            if self.proc.poll() is None:
-                os.killpg(self.proc.pid, sig)
-                try:
-                    self.proc.wait(patience)
-                except subprocess.TimeoutExpired:
-                    continue
-        self.log.close()
+        return figures["out_tok_s"]
 
 
 def one_round(a, side, turn):
     """{(case, state): output tokens a second}"""
     print(f"  {side}: load average {os.getloadavg()[0]:.1f} before", file=sys.stderr, flush=True)
-    server, got = Server(a, side), {}
-    try:
-        server.load("decode1")
+    got = {}
+    with Loaded(a, side) as server:
+        server.case("decode1")
         for case in a.cases:
             for i in range(len(a.states)):
                 state = a.states[(i + turn) % len(a.states)]
                 with Neighbours(a, state):
-                    got[case, state] = server.load(case)
+                    got[case, state] = server.case(case)
                 time.sleep(0.3)
-        return got
-    finally:
-        server.stop()
+    return got
 
 
 def main():

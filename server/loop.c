@@ -1,12 +1,28 @@
-/* SIGPIPE is ignored: a send to a client that left is an error value, not the end of the process. */
+/* SIGPIPE is ignored: a send to a client that left is an error value, not the end of the process.
+ *
+ * The wake-up is an eventfd of our own and not a uv_async_t: that one lets the woken loop spin, and yield, for as long as the
+ * waker is still on its way out of write(2). A waker that lost its core right there to the loop that it woke gets it back by the yield
+ * and computes on for a whole tick of the scheduler, with the news lying about. */
 #include "server/loop.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 static struct qn_loop *of(void *data) { return data; }
 
-static void on_wake(uv_async_t *a) { of(a->data)->calls->on_wake(of(a->data)->user); }
+/* Drained before `woken` is cleared: until then nobody writes, so no wake-up can be swallowed. */
+static void on_wake(uv_poll_t *p, int status, int events) {
+    struct qn_loop *l = of(p->data);
+    (void)events;
+    if (status == 0) {
+        eventfd_t n;
+        if (eventfd_read(l->wake_fd, &n) == 0) atomic_exchange(&l->woken, 0);
+    }
+    l->calls->on_wake(l->user);
+}
 
 static void on_term(uv_signal_t *s, int sig) {
     struct qn_loop *l = s->data;
@@ -29,15 +45,23 @@ int qn_loop_open(struct qn_loop *l, const struct qn_loop_calls *calls, void *use
     signal(SIGPIPE, SIG_IGN);
     int rc = uv_loop_init(&l->uv);
     if (rc < 0) return qn_fail(err, QN_E_IO, "event loop: %s", uv_strerror(rc));
+    l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (l->wake_fd < 0) {
+        uv_loop_close(&l->uv);
+        return qn_fail(err, QN_E_IO, "event loop: eventfd: %s", strerror(errno));
+    }
     l->is_open = 1;
-    uv_async_init(&l->uv, &l->wake, on_wake);
+    uv_poll_init(&l->uv, &l->wake, l->wake_fd);
     uv_signal_init(&l->uv, &l->term);
     uv_signal_init(&l->uv, &l->intr);
     uv_signal_init(&l->uv, &l->hup);
     uv_timer_init(&l->uv, &l->watchdog);
     uv_timer_init(&l->uv, &l->deadline);
     l->wake.data = l->term.data = l->intr.data = l->hup.data = l->watchdog.data = l->deadline.data = l;
-    return 0;
+    rc = uv_poll_start(&l->wake, UV_READABLE, on_wake);
+    if (rc == 0) return 0;
+    qn_loop_close(l);
+    return qn_fail(err, QN_E_IO, "event loop: %s", uv_strerror(rc));
 }
 
 int qn_loop_signals(struct qn_loop *l, struct qn_err *err) {
@@ -47,7 +71,10 @@ int qn_loop_signals(struct qn_loop *l, struct qn_err *err) {
     return rc < 0 ? qn_fail(err, QN_E_IO, "signals: %s", uv_strerror(rc)) : 0;
 }
 
-void qn_loop_wake(void *loop) { uv_async_send(&of(loop)->wake); }
+void qn_loop_wake(void *loop) {
+    struct qn_loop *l = of(loop);
+    if (atomic_exchange(&l->woken, 1) == 0) eventfd_write(l->wake_fd, 1);
+}
 
 void qn_loop_watchdog(struct qn_loop *l, int64_t ns) {
     uint64_t ms = (uint64_t)(ns / 1000000);
@@ -68,5 +95,6 @@ void qn_loop_close(struct qn_loop *l) {
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) uv_close(own[i], NULL);
     uv_run(&l->uv, UV_RUN_DEFAULT);
     uv_loop_close(&l->uv);
+    close(l->wake_fd);
     l->is_open = 0;
 }

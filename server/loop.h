@@ -3,6 +3,7 @@
 #ifndef QN_LOOP_H
 #define QN_LOOP_H
 
+#include <stdatomic.h>
 #include <uv.h>
 
 #include "engine/base/err.h"
@@ -17,7 +18,9 @@ struct qn_loop_calls {      /* all on the loop thread */
 
 struct qn_loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    uv_poll_t wake;
+    int wake_fd;
+    _Atomic int woken;          /* wake_fd was written and not read yet */
     uv_signal_t term, intr, hup;
     uv_timer_t watchdog, deadline;
     const struct qn_loop_calls *calls;

@@ -79,7 +79,7 @@ const struct qn_option qn_options[] = {
       "Most tokens of one step, prompts and outputs together; auto: 512." },
     { "engine.prefill_chunk", QN_OPT_INT, AT(prefill_chunk), 0, 8192, "auto", NULL, QN_RESTART, NULL, NULL,
       "Most prompt tokens of a step that running streams share; auto: 256. Less are taken where engine.step_stretch says so." },
-    { "engine.step_stretch", QN_OPT_INT, AT(step_stretch), 0, 10000, "150", NULL, QN_RESTART, NULL, NULL,
+    { "engine.step_stretch", QN_OPT_INT, AT(step_stretch), 0, 10000, "140", NULL, QN_RESTART, NULL, NULL,
       "Prompt tokens join running streams only while the step takes at most this many percent of its usual time, so that their gaps stay even; more while many wait; 0: no bound." },
     { "engine.speculation", QN_OPT_BOOL, AT(speculation), 0, 1, "true", NULL, QN_RESTART, NULL, NULL,
       "Guess tokens ahead from the text so far and check several in one step; answers stay the same, text that repeats itself comes faster." },

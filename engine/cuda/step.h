@@ -45,8 +45,8 @@ struct qn_cuda_step {
     int32_t rows_max, seqs_max, blocks_stride;
 };
 
-/* Rows ready for a matrix product. Integer form: 32 inputs share a scale, x = d * q. Widths are padded to a multiple of 64 with
- * zeros. q = rint(x * 127 / max|x|), d = max|x| / 127; a block that holds NaN or infinity has d = NaN and q = 0. 16-bit form, only
+/* Rows ready for a matrix product. Integer form: 32 inputs share a scale, x = d * q. Widths are padded to a multiple of 128 with
+ * zeros (q, d, sum and h alike: 16-byte copies of four blocks' d and sum then align). q = rint(x * 127 / max|x|), d = max|x| / 127; a block that holds NaN or infinity has d = NaN and q = 0. 16-bit form, only
  * if some weight of the model needs it: x = h * h_scale[row], h_scale a power of two (1 for bf16). */
 struct qn_cuda_act {
     int32_t width, stride;  /* inputs; inputs padded */

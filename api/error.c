@@ -28,6 +28,7 @@ static const struct {
     {QN_E_CANCELLED, 503, "cancelled", "The request was cancelled."},
     {QN_E_DEADLINE, 504, "deadline_exceeded", "The request's deadline passed."},
     {QN_E_INTERNAL, 500, "server_error", "The server failed to answer."},
+    {QN_E_DEVICE, 500, "server_error", "The server failed to answer."},
 };
 
 static const struct {

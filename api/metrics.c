@@ -176,11 +176,12 @@ void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, cons
                      struct qn_buf *out) {
     struct text t = {.out = out};
     struct qn_engine_stats s;
-    char extra[96];
+    char extra[192];
+    const char *device = qn_engine_info(e)->device;
     qn_engine_stats(e, &s);
     make_labels(&t, model);
-    head(&t, "quern_info", "gauge", "The build.");
-    snprintf(extra, sizeof extra, "version=\"%.64s\"", version ? version : "");
+    head(&t, "quern_info", "gauge", "The build, and what computes.");
+    snprintf(extra, sizeof extra, "version=\"%.64s\",device=\"%.64s\"", version ? version : "", device ? device : "");
     one(&t, "quern_info", extra, 1);
     engine_rows(&t, &s, qn_engine_info(e));
     plain(&t, "counter", "quern_requests_total", "Generating requests that were submitted.", (double)m->requests);

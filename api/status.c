@@ -50,10 +50,12 @@ void qn_live_start(struct qn_exchange *x) {
 }
 
 void qn_version_start(struct qn_exchange *x) {
-    const char *v = x->api->opts.version ? x->api->opts.version : "";
+    const char *v = x->api->opts.version ? x->api->opts.version : "", *device = x->api->info->device ? x->api->info->device : "";
     qn_buf_puts(&x->out, "{\"version\":");
     qn_json_string(&x->out, v, strlen(v));
-    qn_buf_putc(&x->out, '}');
+    qn_buf_puts(&x->out, ",\"quern\":{\"device\":");
+    qn_json_string(&x->out, device, strlen(device));
+    qn_buf_puts(&x->out, "}}");
     qn_exchange_send_out(x);
 }
 

@@ -59,6 +59,7 @@ struct qn_backend_opts {
     int kv_blocks;          /* size of the KV pool */
     enum qn_kv_type kv_type;
     int rows_max;           /* most rows of a step */
+    int seqs_max;           /* most sequences of a step; 0: rows_max */
     int out_max;            /* most rows of one logits call */
     int n_ctx;              /* most positions of a sequence */
     int device;             /* card number */
@@ -83,9 +84,15 @@ struct qn_backend_ops {
      * unless *keeps is set to 1 (the weight borrows them). */
     int (*weight)(struct qn_backend *b, const struct qn_tensor *t, int vector, struct qn_weight **out, int *keeps, struct qn_err *err);
     void (*weight_free)(struct qn_backend *b, struct qn_weight *w);
+    /* The matrix that `embed` will read. NULL: embed reads the tensor's own bytes, which stay. */
+    int (*table)(struct qn_backend *b, const struct qn_tensor *w, struct qn_err *err);
     /* Scratch of `width` f32 (vec) or inputs (act) for rows_max rows; freed with the backend. NULL: no memory. */
     struct qn_vec *(*vec)(struct qn_backend *b, int width);
     struct qn_act *(*act)(struct qn_backend *b, int width);
+    /* NULL: open has made the KV pool, of opts.kv_blocks. Else the pool is made here, when all of the above is there and lies in
+     * a memory of its own: of as many blocks as that still holds, at least `least` and at most `most`; *out says how many. May
+     * be called again, between steps; what the old pool held is lost. */
+    int (*kv_pool)(struct qn_backend *b, int least, int most, int *out, struct qn_err *err);
 
     /* The calling thread makes the steps from now on (loading and the warm-up may run on another). NULL: no matter. */
     void (*attach)(struct qn_backend *b);
@@ -125,6 +132,8 @@ struct qn_backend_ops {
     void (*parallel)(struct qn_backend *b, int n, void (*fn)(void *arg, int i), void *arg);
 
     void (*load)(const struct qn_backend *b, struct qn_backend_load *out); /* NULL: has no compute threads */
+    /* NULL, or what a device said when it failed for good: every logit is NaN from then on. Operation NULL: cannot fail. */
+    const char *(*lost)(const struct qn_backend *b);
     uint64_t (*bytes)(const struct qn_backend *b, uint64_t *kv_bytes); /* memory held: weights and scratch; KV pool */
     void (*close)(struct qn_backend *b);
 };

@@ -18,14 +18,12 @@
 
 enum {
     CTX_DEFAULT = 8192, SEQS_DEFAULT = 32, ROWS_DEFAULT = 512, CHUNK_DEFAULT = 256, WAITING_DEFAULT = 1024,
-    KV_CONTEXTS_DEFAULT = 4, DRAFT_ROWS_DEFAULT = 16, OUT_ROWS_MAX = 64, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
+    DRAFT_ROWS_DEFAULT = 16, PIECE_BYTES_MAX = 4096, SEQS_MOST = 1024, ROWS_MOST = 8192, CTX_MOST = 1 << 22,
 };
 static const double STRETCH_DEFAULT = 1.5;
 static const int64_t WAITING_TOKENS_DEFAULT = 4LL << 20;
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
-
-static const char *const kv_names[QN_KV_TYPES] = {"auto", "f16", "bf16", "q8_0"};
 
 static int check_opts(struct qn_engine *e, struct qn_err *err) {
     struct qn_engine_opts *o = &e->opts;
@@ -44,33 +42,13 @@ static int check_opts(struct qn_engine *e, struct qn_err *err) {
     if (o->prefill_chunk < 1) return qn_fail(err, QN_E_RANGE, "prefill_chunk %d: 1..step_rows", o->prefill_chunk);
     if (o->n_ctx < 0 || o->n_ctx > CTX_MOST) return qn_fail(err, QN_E_RANGE, "ctx %d: 1..%d", o->n_ctx, CTX_MOST);
     if (o->kv_bytes < 0) return qn_fail(err, QN_E_RANGE, "kv_bytes: 0 or more");
-    const char *want = o->kv_type ? o->kv_type : kv_names[QN_KV_AUTO];
+    const char *want = o->kv_type ? o->kv_type : qn_kv_names[QN_KV_AUTO];
     for (int t = 0; t < QN_KV_TYPES; t++)
-        if (!strcmp(want, kv_names[t])) {
+        if (!strcmp(want, qn_kv_names[t])) {
             e->kv_type = (enum qn_kv_type)t;
             return 0;
         }
     return qn_fail(err, QN_E_RANGE, "kv_type '%s' is not one of auto, f16, bf16, q8_0", want);
-}
-
-/* The pool's size: what was asked for, else four contexts, bounded by a quarter of the machine's memory and by what
- * max_seqs full contexts could ever use. At least one context. */
-static int pool_blocks(const struct qn_engine *e, struct qn_err *err) {
-    const struct qn_model_desc *d = &e->model->desc;
-    int64_t token_bytes = qn_kv_block_bytes(d, e->kv_type) / QN_KV_BLOCK;
-    int64_t ram = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    int64_t tokens = (int64_t)KV_CONTEXTS_DEFAULT * e->info.n_ctx;
-    if (tokens > ram / 4 / token_bytes) tokens = ram / 4 / token_bytes;
-    if (e->opts.kv_bytes) tokens = e->opts.kv_bytes / token_bytes;
-    int64_t most = (int64_t)e->opts.max_seqs * (e->info.n_ctx + QN_KV_BLOCK);
-    if (tokens > most) tokens = most;
-    int64_t blocks = tokens / QN_KV_BLOCK, least = (e->info.n_ctx + QN_KV_BLOCK - 1) / QN_KV_BLOCK + 1;
-    if (blocks < least && e->opts.kv_bytes)
-        return qn_fail(err, QN_E_RANGE, "kv_bytes holds %lld tokens, but one context of %d needs %lld bytes", (long long)tokens,
-                       e->info.n_ctx, (long long)(least * QN_KV_BLOCK * token_bytes));
-    if (blocks < least) blocks = least;
-    if (blocks > INT_MAX / QN_KV_BLOCK) return qn_fail(err, QN_E_RANGE, "a KV pool of %lld blocks is too large", (long long)blocks);
-    return (int)blocks;
 }
 
 static int find_ends(struct qn_engine *e) {
@@ -110,25 +88,6 @@ static int open_model(struct qn_engine *e, struct qn_err *err) {
     if (qn_tokenizer_piece_max(e->tok) > PIECE_BYTES_MAX) /* stream.c's records count on it */
         return qn_fail(err, QN_E_UNSUPPORTED, "a token of %zu bytes: at most %d", qn_tokenizer_piece_max(e->tok), PIECE_BYTES_MAX);
     return find_ends(e);
-}
-
-static int open_backend(struct qn_engine *e, struct qn_err *err) {
-    int blocks = pool_blocks(e, err);
-    if (blocks < 0) return blocks;
-    e->info.kv_blocks = blocks;
-    e->out_max = e->opts.max_seqs < OUT_ROWS_MAX ? e->opts.max_seqs : OUT_ROWS_MAX;
-    struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .cores = e->opts.cores, .isa = e->opts.isa, .kv_blocks = blocks, .kv_type = e->kv_type, .rows_max = e->opts.step_rows,
-                                .out_max = e->out_max, .n_ctx = e->info.n_ctx};
-    const char *device = e->opts.device ? e->opts.device : "cpu";
-    int rc;
-    if (!strcmp(device, "cpu") || !strcmp(device, "auto")) rc = qn_cpu_open(&e->backend, &e->model->desc, &o, err);
-    else if (!strcmp(device, "cpu-ref")) rc = qn_cpu_ref_open(&e->backend, &e->model->desc, &o, err);
-    else rc = qn_fail(err, QN_E_UNSUPPORTED, "device '%s' is not one of cpu, cpu-ref, auto", device);
-    if (rc < 0) return rc;
-    e->info.device = e->backend->device_name;
-    e->backend->ops->bytes(e->backend, &e->info.kv_bytes);
-    e->info.kv_type = e->kv_type != QN_KV_AUTO ? kv_names[e->kv_type] : strcmp(device, "cpu-ref") ? "f16" : "f32";
-    return qn_forward_open(&e->forward, e->model, e->backend, err);
 }
 
 static int may_run(const struct qn_seq *q) {
@@ -172,7 +131,7 @@ int qn_engine_open(struct qn_engine **out, const struct qn_engine_opts *o, struc
     e->opts = *o;
     int rc = check_opts(e, err);
     if (rc == 0) rc = open_model(e, err);
-    if (rc == 0) rc = open_backend(e, err);
+    if (rc == 0) rc = qn_engine_place(e, err);
     if (rc == 0) rc = open_sched(e, err);
     if (rc == 0) rc = qn_engine_step_open(e, err);
     if (rc == 0) rc = start_thread(e, err);
@@ -214,6 +173,7 @@ void qn_engine_close(struct qn_engine *e) {
 
 const struct qn_engine_info *qn_engine_info(const struct qn_engine *e) { return &e->info; }
 const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e) { return e->tok; }
+const char *qn_engine_lost(const struct qn_engine *e) { return atomic_load(&((struct qn_engine *)(uintptr_t)e)->lost); }
 void qn_engine_drain(struct qn_engine *e) { atomic_store(&e->draining, 1); }
 
 /* --- submitting --------------------------------------------------------------------------------------------------- */

@@ -22,7 +22,8 @@ struct qn_stream;
 
 struct qn_engine_opts {     /* 0 or NULL: the default */
     const char *model_path;
-    const char *device;     /* "cpu" (default), "cpu-ref" */
+    const char *device;     /* "cpu" (default), "cpu-ref", "auto", "cuda", "cuda:N", "cuda-emu"; device.h */
+    const char *plugin_dir; /* tests: where plug-ins lie; see device.h */
     const char *isa;        /* see backend.h */
     int n_threads;          /* default: see backend.h */
     const char *cores;      /* see backend.h */
@@ -97,7 +98,7 @@ struct qn_event {           /* pointers are valid until the next call for the sa
 };
 
 struct qn_engine_info {     /* constant after open */
-    const char *model_name, *arch, *device;
+    const char *model_name, *arch, *device, *device_note; /* note: what "auto" chose and why; else "" */
     uint32_t n_vocab;
     int n_ctx, n_ctx_train, n_layers, d_model, max_seqs, block_tokens, kv_blocks;
     uint64_t n_params, weight_bytes, kv_bytes; /* kv_bytes: of the whole pool, touched as it is used */
@@ -130,6 +131,9 @@ void qn_engine_close(struct qn_engine *e);
 const struct qn_engine_info *qn_engine_info(const struct qn_engine *e);
 const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e);
 void qn_engine_stats(const struct qn_engine *e, struct qn_engine_stats *out); /* any thread */
+/* NULL, or what the device said when it failed for good: every request fails from then on, and the process should start
+ * anew. Any thread; `wake` follows the step that found out. */
+const char *qn_engine_lost(const struct qn_engine *e);
 
 /* Loop thread. Checks everything (every id < n_vocab, ranges, context) and queues the job. On success *out is the
  * consumer's until qn_stream_close. QN_E_RANGE, QN_E_TOO_LONG, QN_E_FULL (queue bound), QN_E_CLOSED (draining), QN_E_NOMEM. */

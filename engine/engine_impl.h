@@ -1,4 +1,5 @@
-/* The engine's inside, shared by engine.c (life, the loop's side), step.c (the engine thread's work) and stats.c.
+/* The engine's inside, shared by engine.c (life, the loop's side), place.c (device and memory), step.c (the
+ * engine thread's work) and stats.c.
  *
  * Who owns what: the loop thread owns the consumer's side of every stream; the engine thread owns model scratch, cache,
  * plan and the producer's side. They meet in four lists that any number of threads may push to and one takes whole
@@ -9,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/device.h"
 #include "engine/forward.h"
 #include "engine/stream.h"
 
@@ -50,6 +52,7 @@ struct qn_engine {
     struct qn_kvcache *kv;
     struct qn_sched *sched;
     enum qn_kv_type kv_type;
+    char device_note[QN_DEVICE_NOTE_MAX];
     uint32_t *ends;         /* ids that end generation */
     int n_ends;
 
@@ -57,6 +60,7 @@ struct qn_engine {
     int thread_runs;
     _Atomic uint32_t signal; /* futex: counts reasons to look around */
     _Atomic int asleep, stop, draining;
+    _Atomic(const char *) lost; /* see qn_engine_lost */
     _Atomic(struct qn_stream *) submitted, closed, news, dead;
     _Atomic int64_t submitted_since; /* when the oldest submission that the engine has not seen was made; 0: none */
     _Atomic int pending;             /* requests that have not started */
@@ -79,6 +83,10 @@ struct qn_engine {
     _Atomic uint64_t stats_words[QN_STATS_WORDS];
 };
 
+/* place.c */
+extern const char *const qn_kv_names[QN_KV_TYPES];
+/* Opens the backend and the forward pass on the device that was asked for, with a KV pool of the right size. */
+int qn_engine_place(struct qn_engine *e, struct qn_err *err);
 /* step.c */
 void *qn_engine_thread(void *engine);
 int qn_engine_step_open(struct qn_engine *e, struct qn_err *err); /* scratch, and the warm-up token */

@@ -90,6 +90,7 @@ int qn_forward_open(struct qn_forward **out, const struct qn_model *m, struct qn
     f->b = b;
     f->layers = calloc((size_t)m->desc.n_layers, sizeof *f->layers);
     int rc = f->layers ? 0 : qn_fail(err, QN_E_NOMEM, "no memory for %d layers", m->desc.n_layers);
+    if (rc == 0 && b->ops->table) rc = b->ops->table(b, m->token_embd, err);
     for (int i = 0; i < m->desc.n_layers && rc == 0; i++) rc = load_layer(f, &m->layers[i], &f->layers[i], err);
     if (rc == 0) rc = load(f, m->output_norm, 1, &f->output_norm, err);
     if (rc == 0) rc = load(f, m->output ? m->output : m->token_embd, 0, &f->output, err);

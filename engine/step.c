@@ -286,6 +286,13 @@ static void note_load(struct qn_engine *e) {
     e->now.rescues = l.rescues;
 }
 
+static void note_lost(struct qn_engine *e) {
+    const char *why = e->backend->ops->lost ? e->backend->ops->lost(e->backend) : NULL;
+    if (!why) return;
+    atomic_store(&e->lost, why);
+    e->told = 1;
+}
+
 static int is_decode(const struct qn_plan_item *it) { return it->sample && it->n_rows == 1 + it->n_draft; }
 
 static double prefill_units(const struct qn_engine *e, const struct qn_plan *p) {
@@ -306,6 +313,7 @@ static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0,
     if (p->n_rows > decode) e->now.prefill_tok_s = mix * e->now.prefill_tok_s + (1 - mix) * (p->n_rows - decode) / s;
     qn_pace_note(&e->pace, decode, prefill_units(e, p), s);
     note_load(e);
+    note_lost(e);
     e->now.steps++;
     e->now.last_step_ns = t1;
 }

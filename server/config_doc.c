@@ -185,7 +185,14 @@ static void json_text(struct qn_buf *out, const char *s) {
 }
 
 static void schema_type(const struct qn_option *o, struct qn_buf *out) {
-    if (o->choices) {
+    if (o->choices && strstr(o->choices, ":N")) {
+        qn_buf_puts(out, "\"type\":\"string\",\"pattern\":\"^(");
+        for (const char *w = o->choices; *w; w++) {
+            if (*w == 'N') qn_buf_puts(out, "[0-9]{1,3}");
+            else qn_buf_putc(out, *w == ' ' ? '|' : *w);
+        }
+        qn_buf_puts(out, ")$\"");
+    } else if (o->choices) {
         qn_buf_puts(out, "\"enum\":[");
         for (const char *w = o->choices; *w;) {
             size_t n = strcspn(w, " ");

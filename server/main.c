@@ -32,7 +32,7 @@ struct daemon {
     struct qn_api *api;
     char *template_text;
     char name[256];         /* served name where none is configured */
-    int cutting, sick;
+    int cutting, sick, lost;
 };
 
 extern char **environ;
@@ -157,6 +157,7 @@ static int code_of(int rc) {
     case QN_E_DATA: case QN_E_UNSUPPORTED: case QN_E_TOO_LONG: case QN_E_RAISED: case QN_E_LIMIT: return EX_DATAERR;
     case QN_E_IO: return EX_IOERR;
     case QN_E_NOMEM: return EX_OSERR;
+    case QN_E_DEVICE: return EX_UNAVAILABLE;
     default: return EX_SOFTWARE;
     }
 }
@@ -205,6 +206,7 @@ static int start_engine(struct daemon *d) {
     if (rc < 0) return fail(code_of(rc), err.code ? err.text : "the engine does not start");
     const struct qn_engine_info *i = qn_engine_info(d->engine);
     struct qn_log_line l;
+    if (i->device_note && *i->device_note) qn_log(QN_LOG_INFO, "device", "auto chose %s", i->device_note);
     qn_log_begin(&l, QN_LOG_INFO, "model");
     qn_log_str(&l, "path", c->model_path);
     qn_log_str(&l, "name", i->model_name);
@@ -245,12 +247,6 @@ static int start_api(struct daemon *d) {
 
 /* ---- what reaches the loop ---- */
 
-static void on_wake(void *user) {
-    struct daemon *d = user;
-    qn_engine_poll(d->engine);
-    qn_http_pump(&d->http);
-}
-
 static void on_idle(void *user) { qn_loop_stop(&((struct daemon *)user)->loop); }
 
 static void cut(struct daemon *d) {
@@ -258,6 +254,23 @@ static void cut(struct daemon *d) {
     d->cutting = 1;
     qn_loop_deadline(&d->loop, FLUSH_MS);
     qn_http_cut(&d->http);
+}
+
+/* A process cannot get a failed card back; the next one can (exit 69, and the unit's Restart=). */
+static void on_lost(struct daemon *d, const char *why) {
+    if (d->lost) return;
+    d->lost = 1;
+    qn_log(QN_LOG_ERROR, "device", "%s has failed: %s", qn_engine_info(d->engine)->device, why);
+    qn_engine_drain(d->engine);
+    if (!d->cutting) cut(d);
+}
+
+static void on_wake(void *user) {
+    struct daemon *d = user;
+    qn_engine_poll(d->engine);
+    qn_http_pump(&d->http);
+    const char *why = qn_engine_lost(d->engine);
+    if (why) on_lost(d, why);
 }
 
 static void on_term(void *user, int times) {
@@ -368,6 +381,7 @@ static int serve(struct daemon *d) {
     if (!code) {
         qn_loop_run(&d->loop);
         qn_log(QN_LOG_INFO, "exit", "%s", d->cutting ? "requests were cut off" : "drained");
+        if (d->lost) code = EX_UNAVAILABLE;
     }
     stop(d);
     return code;

@@ -65,8 +65,8 @@ const struct qn_option qn_options[] = {
     { "model.ctx", QN_OPT_INT, AT(ctx), 0, 16777216, "auto", NULL, QN_RESTART, "--ctx", "N",
       "Longest sequence, prompt and output, in tokens; auto: the model's own, at most 8192." },
 
-    { "engine.device", QN_OPT_STR, AT(device), 0, 0, "cpu", "cpu cpu-ref", QN_RESTART, "--device", "NAME",
-      "What computes: cpu, or cpu-ref (the slow yardstick, for comparing)." },
+    { "engine.device", QN_OPT_STR, AT(device), 0, 0, "cpu", "cpu cpu-ref auto cuda cuda:N cuda-emu", QN_RESTART, "--device", "NAME",
+      "What computes: cpu; cuda or cuda:N, the first or the N-th NVIDIA card, which needs the plug-in quern-cuda.so beside quernd or in lib/quern (exit 69 where the plug-in, the driver or the card is missing); auto, a card if one works and the model fits, else the CPU, and the log says which and why; cpu-ref (the slow yardstick, for comparing); cuda-emu (the CUDA kernels on an emulator, slower still; only test builds have it)." },
     { "engine.isa", QN_OPT_STR, AT(isa), 0, 0, "auto", "auto generic avx2 avx512", QN_RESTART, NULL, NULL,
       "Instruction set of the CPU kernels; auto: the best that the processor has." },
     { "engine.threads", QN_OPT_INT, AT(threads), 0, 1024, "auto", NULL, QN_RESTART, "--threads", "N",
@@ -118,13 +118,19 @@ static int is_auto(const struct qn_option *o) { return !strcmp(o->dflt, "auto") 
 
 /* ---- text to value ---- */
 
-/* Index of word[0..n) among `words`, or -1. */
+/* 1: `word` is w[0..k), whose last letter, if that is N, stands for a number. */
+static int is_word(const char *w, size_t k, const char *word) {
+    if (w[k - 1] != 'N') return strlen(word) == k && !strncmp(w, word, k);
+    size_t digits = strncmp(w, word, k - 1) ? 0 : strspn(word + k - 1, "0123456789");
+    return digits > 0 && digits < 4 && !word[k - 1 + digits];
+}
+
+/* Index of `word` among `words`, or -1. */
 static int word_at(const char *words, const char *word) {
-    size_t n = strlen(word);
     int i = 0;
     for (const char *w = words; *w; i++) {
         size_t k = strcspn(w, " ");
-        if (k == n && !strncmp(w, word, n)) return i;
+        if (is_word(w, k, word)) return i;
         w += k + (w[k] == ' ');
     }
     return -1;

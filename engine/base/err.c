@@ -25,7 +25,7 @@ int qn_fail(struct qn_err *err, int code, const char *fmt, ...) {
 const char *qn_err_name(int code) {
     static const char *const names[] = {
         "OK", "NOMEM", "IO", "DATA", "UNSUPPORTED", "RANGE", "FULL", "TOO_LONG", "CLOSED", "LIMIT",
-        "NOT_FOUND", "RAISED", "CANCELLED", "DEADLINE", "INTERNAL", "AGAIN",
+        "NOT_FOUND", "RAISED", "CANCELLED", "DEADLINE", "INTERNAL", "AGAIN", "DEVICE",
     };
     unsigned i = (unsigned)-code;
     return code <= 0 && i < sizeof names / sizeof *names ? names[i] : "?";

@@ -23,6 +23,7 @@ enum {
     QN_E_DEADLINE = -13,
     QN_E_INTERNAL = -14,  /* a promise of ours was broken; never a request's fault */
     QN_E_AGAIN = -15,     /* nothing now; not an error */
+    QN_E_DEVICE = -16,    /* the device asked for is missing or does not work */
 };
 
 #define QN_ERR_TEXT_MAX 256

@@ -175,6 +175,11 @@ const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e) {
 void qn_engine_stats(const struct qn_engine *e, struct qn_engine_stats *out) {
     (void)e, *out = script.stats;
 }
+const char *qn_engine_lost(const struct qn_engine *e) {
+    (void)e;
+    return NULL;
+}
+
 void qn_engine_drain(struct qn_engine *e) {
     (void)e;
 }

@@ -32,7 +32,8 @@ struct qn_cuda_head {
 struct qn_cuda_item {
     int32_t seq, row0, n_rows, chunk0, chunk1;
     int32_t record; /* -1: the item has all chunks of its rows and writes the output; else its first partial record */
-    int32_t pad[2];
+    int32_t first;  /* chunk of the rows' first record, when other items have the rest */
+    int32_t pad;
 };
 
 struct qn_cuda_step {

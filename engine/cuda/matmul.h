@@ -15,7 +15,7 @@ extern "C" {
 
 enum { QN_CUDA_LINEAR_MAX = 3 };
 
-struct qn_cuda_linear {         /* out[row][n_out] = act . w^T (+ bias) */
+struct qn_cuda_product {       /* out[row][n_out] = act . w^T (+ bias) */
     struct qn_cuda_weight w;
     const float *bias;          /* [n_out], or NULL */
     struct qn_cuda_vec out;     /* width >= n_out */
@@ -25,7 +25,7 @@ struct qn_cuda_linear {         /* out[row][n_out] = act . w^T (+ bias) */
 int qn_cuda_matmul_init(void);
 
 /* n <= QN_CUDA_LINEAR_MAX products of the same act, rows head->n_rows: one launch if their forms agree, else one for each form. */
-void qn_cuda_linear(const struct qn_cuda_act *a, const struct qn_cuda_linear *l, int n, const struct qn_cuda_step *step, int rows_bound, qn_cuda_stream stream);
+void qn_cuda_linear(const struct qn_cuda_act *a, const struct qn_cuda_product *l, int n, const struct qn_cuda_step *step, int rows_bound, qn_cuda_stream stream);
 
 /* out = act(a . gate^T) * (a . up^T); gate and up have the same shape. gelu: the tanh form, else silu. */
 void qn_cuda_glu(const struct qn_cuda_act *a, const struct qn_cuda_weight *gate, const struct qn_cuda_weight *up, int gelu, const struct qn_cuda_vec *out,
@@ -33,7 +33,7 @@ void qn_cuda_glu(const struct qn_cuda_act *a, const struct qn_cuda_weight *gate,
 
 /* As linear over rows head->n_out (the act holds just the rows whose logits are wanted): x = (a . w^T + bias) * scale, then, if
  * softcap > 0, softcap * tanh(x / softcap). */
-void qn_cuda_logits(const struct qn_cuda_act *a, const struct qn_cuda_linear *l, float scale, float softcap, const struct qn_cuda_step *step, int rows_bound,
+void qn_cuda_logits(const struct qn_cuda_act *a, const struct qn_cuda_product *l, float scale, float softcap, const struct qn_cuda_step *step, int rows_bound,
                     qn_cuda_stream stream);
 
 /* x[r] = scale * row step->token[r] of w, rows head->n_rows. x->width == w->n_in. */

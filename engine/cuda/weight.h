@@ -66,8 +66,6 @@ struct qn_err;
 int qn_cuda_weight_plan(struct qn_cuda_weight *w, const struct qn_tensor *t, struct qn_err *err);
 /* Tiles tile0 .. tile0 + n - 1 to `out`, n * tile_bytes. Any thread. */
 void qn_cuda_weight_repack(const struct qn_cuda_weight *w, const struct qn_tensor *t, int tile0, int n, void *out);
-/* The values [32][n_in] of a repacked tile in host memory, from the layout above (tests). */
-void qn_cuda_weight_unpack(const struct qn_cuda_weight *w, const void *tile, float *out);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@ F ?=
 MODEL ?= smollm2-135m-instruct-q4_1
 prefix ?= /usr/local
 CC ?= cc
+CXX ?= g++
 VERSION := 0.1.0
 
 PKGS := libmicrohttpd libuv jansson openssl yaml-0.1
@@ -37,13 +38,14 @@ SERVER_C := $(filter-out %_fuzz.c server/main.c server/cli%.c,$(wildcard server/
 CLI_C := $(wildcard server/cli*.c)
 TEST_C := $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/sim/test_*.c tests/golden/test_*.c tests/faults/test_*.c)
 TEST_LIB_C := $(wildcard tests/lib/*.c)
+CUDA_TEST_C := $(wildcard tests/cuda/test_*.c)
 FUZZ_C := $(wildcard engine/*_fuzz.c engine/base/*_fuzz.c api/*_fuzz.c server/*_fuzz.c)
 BENCH_C := $(wildcard tests/bench/*.c)
 TOOL_C := $(wildcard tests/tools/*.c)
 
 obj = $(patsubst %.c,$(B)/%.o,$(1))
 LIBS := $(B)/libquern-server.a $(B)/libquern-api.a $(B)/libquern-engine.a
-TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_C))
+TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_C) $(CUDA_TEST_C))
 FUZZERS := $(patsubst %_fuzz.c,$(B)/fuzz/%,$(FUZZ_C))
 TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(TOOL_C))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_C))
@@ -129,6 +131,40 @@ $(B)/libquern-server.a: $(call obj,$(SERVER_C))
 $(B)/libtest.a: $(call obj,$(TEST_LIB_C))
 $(B)/lib%.a:
 	@mkdir -p $(@D); rm -f $@; ar rcs $@ $^
+
+# The CUDA backend over the emulator: kernels as host C++, its host code with -DQN_CUDA_EMU, and the emulator, which hosts AVX2, FMA and
+# F16C. Everything is position-independent, so that a shared object can hold it. Under tsan none of it is instrumented: fibers change
+# stacks, which that sanitizer does not follow.
+CUDA_CU := $(wildcard engine/cuda/*.cu)
+CUDA_C := $(wildcard engine/cuda/*.c)
+EMU_CC := $(wildcard engine/cuda/emu/*.cc)
+EMU_TEST_CU := $(wildcard tests/cuda/*.cu)
+EMU_SAN = $(filter-out -fsanitize=thread,$(OPT_$(V)))
+EMU_ISA := -mavx2 -mfma -mf16c
+EMU_CXXFLAGS = -std=c++17 -D_GNU_SOURCE -DQN_CUDA_EMU -I. -g -fno-math-errno -ffp-contract=off -fno-strict-aliasing -fPIC -pthread -MMD -MP \
+        -Wall -Wextra -Wshadow -Wundef -Wno-unknown-pragmas -fno-sanitize=vptr $(EMU_SAN) $(EMU_ISA) $(CXXFLAGS)
+EMU_OBJS := $(patsubst %.cu,$(B)/emu/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu/%.o,$(EMU_CC))
+EMU_TEST_OBJS := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_TEST_CU))
+
+.PHONY: cuda-emu
+cuda-emu: $(B)/libquern-cuda-emu.a ## build the CUDA backend over the emulator (no card, no toolkit needed)
+$(B)/libquern-cuda-emu.a: $(EMU_OBJS)
+$(B)/emu/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  cu $<"
+	@$(CXX) $(EMU_CXXFLAGS) -x c++ -c -o $@ $<
+$(B)/emu/%.o: %.cc
+	@mkdir -p $(@D)
+	@echo "  c++ $<"
+	@$(CXX) $(EMU_CXXFLAGS) -c -o $@ $<
+$(B)/emu/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  cc $<"
+	@$(CC) $(ALL_CFLAGS) -fPIC -DQN_CUDA_EMU -c -o $@ $<
+$(B)/tests/cuda/%.o: ALL_CFLAGS += -DQN_CUDA_EMU
+$(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
+	@echo "  ld $@"
+	@$(LINK) -rdynamic -o $@ $< $(EMU_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
 
 # libquern-server.a defines functions that libmicrohttpd must find in the executable (server/mhd_errors.c), hence
 # -rdynamic and --whole-archive for it.

@@ -2,7 +2,7 @@
 # Installs the Debian packages that are missing: deps.sh [build] [test] [lint]   (default: build).
 # As root with apt-get, else it prints the line to run and exits 69. With everything there it does nothing, in milliseconds.
 set -eu
-build="gcc libc6-dev make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libssl-dev libyaml-dev python3 ca-certificates curl"
+build="gcc g++ libc6-dev make pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libssl-dev libyaml-dev python3 ca-certificates curl"
 test="python3-venv nginx-light haproxy openssl"
 lint="git cppcheck mandoc shellcheck systemd"
 want=
@@ -30,7 +30,7 @@ done
 left=
 for p in $missing; do
     case $p in
-    gcc | make | curl | git | cppcheck | mandoc | shellcheck | haproxy | openssl | python3) command -v "$p" >/dev/null && continue ;;
+    gcc | g++ | make | curl | git | cppcheck | mandoc | shellcheck | haproxy | openssl | python3) command -v "$p" >/dev/null && continue ;;
     nginx-light) command -v nginx >/dev/null && continue ;;
     pkg-config) command -v pkg-config >/dev/null && continue ;;
     systemd) command -v systemd-analyze >/dev/null && continue ;;

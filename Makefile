@@ -9,6 +9,8 @@ MODEL ?= smollm2-135m-instruct-q4_1
 prefix ?= /usr/local
 CC ?= cc
 CXX ?= g++
+CUDA ?= 0
+NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
 VERSION := 0.1.0
 
 PKGS := libmicrohttpd libuv jansson openssl yaml-0.1
@@ -56,9 +58,14 @@ BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_C))
 
 all: $(B)/quernd $(B)/quern ## build the daemon (build/release/quernd) and the command beside it
 
+ifeq ($(CUDA),1)
+all: $(B)/quern-cuda.so
+endif
+
 help: ## this list
 	@awk -F':.*## ' '/^[a-z_-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
-	@echo "  T=prefix picks tests, V=asan|ubsan|tsan a variant, F=name a fuzzer, MODEL=name|path|url a model"
+	@echo "  T=prefix picks tests, V=asan|ubsan|tsan a variant, F=name a fuzzer, MODEL=name|path|url a model,"
+	@echo "  CUDA=1 builds the plug-in for NVIDIA cards too (build/release/quern-cuda.so; needs nvcc 13)"
 
 run: ## install what is missing, fetch the default model, build, serve on 127.0.0.1:8080
 	@scripts/run.sh "$(MODEL)"
@@ -95,7 +102,7 @@ lint: ## warnings as errors, cppcheck, include arrows, manual pages and unit fil
 	@scripts/lint.sh
 
 libs: $(LIBS)
-tests: $(TESTS) $(TOOLS) $(FUZZERS) $(B)/fake-quernd
+tests: $(TESTS) $(TOOLS) $(FUZZERS) $(B)/fake-quernd $(B)/quern-cuda-emu.so
 benches: $(BENCHES)
 fuzzers: $(FUZZERS)
 
@@ -105,6 +112,7 @@ clean: ## remove build/
 install: $(B)/quernd $(B)/quern ## install to $(DESTDIR)$(prefix)
 	install -D -m 755 $(B)/quernd $(DESTDIR)$(prefix)/bin/quernd
 	install -D -m 755 $(B)/quern $(DESTDIR)$(prefix)/bin/quern
+	if [ -f $(B)/quern-cuda.so ]; then install -D -m 755 $(B)/quern-cuda.so $(DESTDIR)$(prefix)/lib/quern/quern-cuda.so; fi
 	install -D -m 644 conf/quern.yaml $(DESTDIR)$(prefix)/share/doc/quern/quern.yaml
 	install -D -m 644 conf/quernd.8 $(DESTDIR)$(prefix)/share/man/man8/quernd.8
 	install -D -m 644 conf/quern.yaml.5 $(DESTDIR)$(prefix)/share/man/man5/quern.yaml.5
@@ -146,9 +154,16 @@ EMU_CXXFLAGS = -std=c++17 -D_GNU_SOURCE -DQN_CUDA_EMU -I. -g -fno-math-errno -ff
 EMU_OBJS := $(patsubst %.cu,$(B)/emu/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu/%.o,$(EMU_CC))
 EMU_TEST_OBJS := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_TEST_CU))
 
+# What a plug-in uses of engine/ it brings along, as the daemon may have been linked without it.
+PLUGIN_C := engine/base/err.c engine/quant.c
+
 .PHONY: cuda-emu
-cuda-emu: $(B)/libquern-cuda-emu.a ## build the CUDA backend over the emulator (no card, no toolkit needed)
+cuda-emu: $(B)/libquern-cuda-emu.a $(B)/quern-cuda-emu.so ## build the CUDA backend over the emulator (no card, no toolkit needed)
 $(B)/libquern-cuda-emu.a: $(EMU_OBJS)
+# Found by tests only: it lies beside the daemon in build/ and is never installed.
+$(B)/quern-cuda-emu.so: $(EMU_OBJS) $(patsubst %.c,$(B)/emu/%.o,$(PLUGIN_C)) engine/cuda/plugin.map
+	@echo "  ld $@"
+	@$(CXX) -shared $(EMU_SAN) -o $@ $(filter %.o,$^) -Wl,-z,relro,-z,now,--version-script=engine/cuda/plugin.map -pthread -lm
 $(B)/emu/%.o: %.cu
 	@mkdir -p $(@D)
 	@echo "  cu $<"
@@ -171,6 +186,31 @@ $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(B)/libquern-cuda-emu.a
 $(B)/quernd: $(B)/server/main.o $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< -Wl,--whole-archive $(B)/libquern-server.a -Wl,--no-whole-archive $(B)/libquern-api.a $(B)/libquern-engine.a $(PKG_LIBS) -lm -ldl
+
+# The plug-in for NVIDIA cards (engine/device.h): kernels by nvcc for each architecture and as PTX for later ones, host code by cc,
+# the runtime inside, one symbol to the outside. -fmad=false: as -ffp-contract=off above, and for the same reason.
+CUDA_HOME = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+CUDA_GPUS := 80 90 100 120
+CUDA_GEN := $(foreach g,$(CUDA_GPUS),-gencode arch=compute_$(g),code=sm_$(g)) $(foreach g,80 120,-gencode arch=compute_$(g),code=compute_$(g))
+CUDA_OBJ := $(patsubst %.c,$(B)/nv/%.o,$(CUDA_C) $(PLUGIN_C)) $(patsubst %.cu,$(B)/nv/%.cu.o,$(CUDA_CU))
+
+.PHONY: toolkit
+toolkit:
+	@"$(NVCC)" --version 2>/dev/null | grep -q 'release 1[3-9]' || { echo "CUDA=1: no nvcc of CUDA 13 or later in PATH or /usr/local/cuda/bin (NVCC=path says where it is)" >&2; exit 1; }
+
+$(B)/nv/%.o: %.c | toolkit
+	@mkdir -p $(@D)
+	@echo "  cc $< (cuda)"
+	@$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden -I$(CUDA_HOME)/include -c -o $@ $<
+
+$(B)/nv/%.cu.o: %.cu | toolkit
+	@mkdir -p $(@D)
+	@echo "  nvcc $<"
+	@$(NVCC) -std=c++17 -O3 -fmad=false -I. $(CUDA_GEN) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(B)/quern-cuda.so: $(CUDA_OBJ) engine/cuda/plugin.map
+	@echo "  ld $@"
+	@$(CC) -shared -o $@ $(filter %.o,$^) -Wl,-z,relro,-z,now,--no-undefined,--version-script=engine/cuda/plugin.map -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread -lm
 
 # The whole front end with a scripted api and engine behind it (tests/http, the front end's own cost).
 $(B)/quern: $(call obj,$(CLI_C)) $(B)/libquern-engine.a

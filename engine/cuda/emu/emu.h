@@ -91,6 +91,8 @@ void qn_emu_op_mma_s8_k16(void *const args[32], unsigned mask);
 struct qn_emu_call {
     virtual ~qn_emu_call() {}
     virtual void run() const = 0;
+    /* Where the arguments lie and their sizes, at most `max` of them; how many there are. For a runner (testing.h). */
+    virtual int arguments(const void **at, size_t *bytes, int max) const = 0;
 };
 /* Takes `call`. */
 extern "C" void qn_emu_submit(qn_emu_call *call, const void *kernel, const char *name, const dim3 *grid, const dim3 *block, size_t bytes, cudaStream_t stream);
@@ -101,6 +103,13 @@ template <class... P> struct qn_emu_packed final : qn_emu_call {
     template <class... A> explicit qn_emu_packed(void (*k)(P...), A &&...a) : kernel(k), args(static_cast<P>(std::forward<A>(a))...) {}
     template <size_t... I> QN_EMU_PLAIN void spread(std::index_sequence<I...>) const { kernel(std::get<I>(args)...); }
     QN_EMU_PLAIN void run() const override { spread(std::index_sequence_for<P...>()); }
+    template <size_t... I> void list(const void **at, size_t *bytes, int max, std::index_sequence<I...>) const {
+        (((int)I < max ? (void)(at[I] = &std::get<I>(args), bytes[I] = sizeof(std::get<I>(args))) : (void)0), ...);
+    }
+    int arguments(const void **at, size_t *bytes, int max) const override {
+        list(at, bytes, max, std::index_sequence_for<P...>());
+        return (int)sizeof...(P);
+    }
 };
 template <class... P, class... A>
 static inline void qn_emu_launch(void (*k)(P...), const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream, A &&...a) {

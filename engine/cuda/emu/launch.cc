@@ -188,13 +188,7 @@ static void shuffle_blocks(uint64_t number) {
     }
 }
 
-bool emu_run(emu_launch *l) {
-    static uint64_t n_launches;
-    emu_config();
-    if (qn_emu_me) emu_report(nullptr, 0, "a launch from a kernel");
-    pthread_mutex_lock(&launch_lock);
-    l->number = ++n_launches;
-    l->failed = 0;
+static bool run_here(emu_launch *l) {
     n_blocks = (uint64_t)l->grid.x * l->grid.y * l->grid.z;
     next_block = 0;
     current = l;
@@ -203,7 +197,30 @@ bool emu_run(emu_launch *l) {
     if (helpers > 0) call_helpers(helpers);
     run_blocks(l);
     if (helpers > 0) wait_for_helpers();
-    bool ok = !l->failed;
+    return !l->failed;
+}
+
+static qn_emu_runner runner;
+extern "C" void qn_emu_run_with(qn_emu_runner run) { runner = run; }
+static int emulate(const qn_emu_grid *g) { return run_here(static_cast<emu_launch *>(g->launch)) ? 0 : -1; }
+static bool run_elsewhere(emu_launch *l) {
+    enum { ARGS_MAX = 32 };
+    const void *at[ARGS_MAX];
+    size_t bytes[ARGS_MAX];
+    int n = l->call->arguments(at, bytes, ARGS_MAX);
+    if (n > ARGS_MAX) return emu_report(nullptr, 0, "%s has %d arguments", l->name, n), false;
+    qn_emu_grid g = {l->kernel, l->name, {l->grid.x, l->grid.y, l->grid.z}, {l->block.x, l->block.y, l->block.z}, l->dynamic, at, bytes, n, emulate, l};
+    return runner(&g) == 0;
+}
+
+bool emu_run(emu_launch *l) {
+    static uint64_t n_launches;
+    emu_config();
+    if (qn_emu_me) emu_report(nullptr, 0, "a launch from a kernel");
+    pthread_mutex_lock(&launch_lock);
+    l->number = ++n_launches;
+    l->failed = 0;
+    bool ok = runner ? run_elsewhere(l) : run_here(l);
     pthread_mutex_unlock(&launch_lock);
     return ok;
 }

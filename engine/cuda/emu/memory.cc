@@ -13,6 +13,7 @@
 #include <map>
 
 #include "engine/cuda/emu/block.h"
+#include "engine/cuda/emu/testing.h"
 
 static const size_t RANGE = (size_t)1 << 38, PAGE = 4096, ALIGN = 256;
 struct region {
@@ -133,6 +134,18 @@ emu_place emu_where(const void *p, size_t *bytes) {
     else if (holds(pinned, (uintptr_t)p, bytes)) r = PLACE_PINNED;
     pthread_mutex_unlock(&lock);
     return r;
+}
+
+extern "C" int qn_emu_device_region(const void *p, int at_or_above, void **base, size_t *bytes) {
+    uintptr_t a = (uintptr_t)p;
+    pthread_mutex_lock(&lock);
+    auto it = device.upper_bound(a);
+    bool inside = it != device.begin() && a - std::prev(it)->first < std::prev(it)->second.bytes;
+    if (inside) --it;
+    bool found = it != device.end() && (inside || at_or_above);
+    if (found) *base = (void *)it->first, *bytes = it->second.bytes;
+    pthread_mutex_unlock(&lock);
+    return found;
 }
 
 /* "N bytes past the end of the M bytes at P", for reports. No lock: it may be a signal handler that asks. */

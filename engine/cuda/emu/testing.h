@@ -4,6 +4,8 @@
 #ifndef QN_CUDA_EMU_TESTING_H
 #define QN_CUDA_EMU_TESTING_H
 
+#include <stddef.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -16,6 +18,24 @@ void qn_emu_forget_reports(void);
 
 /* As the environment variables of runtime.h: "reverse", "random:7"; "lazy"; "late"; threads. */
 void qn_emu_set(const char *order, const char *streams, const char *cp_async, int threads);
+
+/* Runs grids in the emulator's place, from the next launch on (NULL: the emulator again): the PTX interpreter of tests/cuda/ptx. Called
+ * with the launch's lock held; returns 0, or the launch counts as failed. `emulate` runs the grid here after all, to compare. */
+struct qn_emu_grid {
+    const void *kernel; /* address of the host function */
+    const char *name;
+    unsigned grid[3], block[3];
+    size_t dynamic;
+    const void *const *args;
+    const size_t *arg_bytes;
+    int n_args;
+    int (*emulate)(const struct qn_emu_grid *g); /* 0, or something was reported */
+    void *launch;
+};
+typedef int (*qn_emu_runner)(const struct qn_emu_grid *g);
+void qn_emu_run_with(qn_emu_runner run);
+/* The allocation of device memory that holds p, or else the next one above p (`at_or_above`): 1, or 0. */
+int qn_emu_device_region(const void *p, int at_or_above, void **base, size_t *bytes);
 
 #ifdef __cplusplus
 }

@@ -81,8 +81,8 @@ template <class F, int R> QN_DEVICE void qn_gemv_slice(float acc[R], const qn_cu
         }
         if (F::has_super) super = __ldg(reinterpret_cast<const unsigned *>(tile + w.super_at) + sb * QN_MM_TILE + lane);
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int g0 = sb * 8 + half * QN_GEMV_UNIT;
+        for (int part = 0; part < 2; part++) {
+            int g0 = sb * 8 + part * QN_GEMV_UNIT;
             if (g0 >= w.n_groups) break;
             qn_gemv_unit<F> u;
             qn_gemv_load(u, tile, w, g0, lane);
@@ -91,7 +91,7 @@ template <class F, int R> QN_DEVICE void qn_gemv_slice(float acc[R], const qn_cu
                 if (g0 + j >= w.n_groups) break;
                 uint32_t b[8];
                 qn_gemv_bytes(b, u, j);
-                qn_gemv_group<F, R>(acc, b, qn_mm_scale_of<F>(c, super, half * QN_GEMV_UNIT + j), a, g0 + j, n_rows);
+                qn_gemv_group<F, R>(acc, b, qn_mm_scale_of<F>(qn_mm_scale_bits<F>(c, part * QN_GEMV_UNIT + j), super), a, g0 + j, n_rows);
             }
         }
     }
@@ -113,7 +113,7 @@ template <int FORM, int R> QN_KERNEL(R == 1 ? QN_GEMV_WARPS * 32 : QN_GEMV_WARPS
     using F = qn_mm_form<FORM>;
     QN_SHARED(qn_gemv_shared<R>, sh);
     int tile, m = qn_mm_matrix(a, (int)blockIdx.x, tile), lane = (int)threadIdx.x % 32;
-    int n_rows = __ldg(a.n_rows), n_slices = a.mat[m].w.n_slices;
+    int n_slices = a.mat[m].w.n_slices, n_rows = __ldg(a.n_rows);
     n_rows = n_rows < R ? n_rows : R;
     for (int i = (int)threadIdx.x / 32; i < (a.mode == QN_MM_GLU ? 2 : 1) * n_slices; i += (int)blockDim.x / 32) {
         const qn_cuda_weight &w = a.mat[i < n_slices ? m : 1].w;
@@ -128,19 +128,13 @@ template <int FORM, int R> QN_KERNEL(R == 1 ? QN_GEMV_WARPS * 32 : QN_GEMV_WARPS
     qn_gemv_finish<R>(a, sh, m, tile, n_rows);
 }
 
-template <int FORM> static void qn_gemv(qn_mm_args a, int rows_bound, qn_cuda_stream stream) {
-    int blocks = 0, items = 1;
-    for (int m = 0; m < (a.mode == QN_MM_GLU ? 1 : a.n_mat); m++) {
-        a.first[m] = blocks;
-        blocks += a.mat[m].w.n_tiles;
-        int n = a.mat[m].w.n_slices * (a.mode == QN_MM_GLU ? 2 : 1);
-        items = n > items ? n : items;
-    }
-    if (a.mode == QN_MM_GLU) a.n_mat = 1;
-    int warps = rows_bound <= 1 ? QN_GEMV_WARPS : QN_GEMV_WARPS / 2, threads = (items < warps ? items : warps) * 32;
+template <int FORM> static int qn_gemv(qn_mm_args a, int rows_bound, qn_cuda_stream stream) {
+    int items, blocks = qn_mm_blocks(a, 1, items), warps = rows_bound <= 1 ? QN_GEMV_WARPS : QN_GEMV_WARPS / 2;
+    int threads = (items < warps ? items : warps) * 32;
     if (rows_bound <= 1) QN_LAUNCH((qn_gemv_kernel<FORM, 1>), blocks, threads, 0, stream, a);
     else if (rows_bound <= 4) QN_LAUNCH((qn_gemv_kernel<FORM, 4>), blocks, threads, 0, stream, a);
     else QN_LAUNCH((qn_gemv_kernel<FORM, 8>), blocks, threads, 0, stream, a);
+    return 0;
 }
 
 #endif

@@ -8,20 +8,10 @@
 #ifndef QN_CUDA_MATMUL_CUH
 #define QN_CUDA_MATMUL_CUH
 
-#include "engine/cuda/matmul.h"
+#include "engine/cuda/mm_forms.h"
 #include "engine/cuda/portable.cuh"
 
 enum { QN_MM_GROUP = 32, QN_MM_TILE = QN_CUDA_TILE, QN_MM_CHUNK = 16, QN_MM_PLANE = QN_MM_TILE * QN_MM_CHUNK /* a chunk of every output */ };
-enum qn_mm_mode { QN_MM_LINEAR, QN_MM_GLU /* mat[0] gate, mat[1] up */, QN_MM_GATED /* out holds gates */ };
-
-struct qn_mm_args {
-    qn_cuda_product mat[QN_CUDA_LINEAR_MAX];
-    int32_t first[QN_CUDA_LINEAR_MAX]; /* block in x where the matrix begins */
-    int32_t n_mat, mode, gelu;
-    qn_cuda_act act;
-    const int32_t *n_rows;
-    float logit_scale, softcap;
-};
 
 /* --- forms -------------------------------------------------------------------------------------------------------- */
 
@@ -78,18 +68,20 @@ struct qn_mm_scale {
     float scale, min;
     int code0, code1, min0, min1; /* of the halves, by16 only */
 };
-/* Group j (0..7) of a super-block. c: its scale chunks; super: its (d, dmin). j is a constant where speed matters. */
-template <class F> QN_DEVICE qn_mm_scale qn_mm_scale_of(const uint32_t *c, uint32_t super, int j) {
+/* The 16 bits (F16_MIN: 32) that belong to group j (0..7) of a super-block, out of its scale chunks. */
+template <class F> QN_DEVICE uint32_t qn_mm_scale_bits(const uint32_t *c, int j) { return F::scales == QN_MM_F16_MIN ? c[j] : c[j / 2] >> (j % 2 * 16) & 0xffffu; }
+
+/* super: d and dmin of the super-block. */
+template <class F> QN_DEVICE qn_mm_scale qn_mm_scale_of(uint32_t bits, uint32_t super) {
     qn_mm_scale s = {0, 0, 1, 1, 0, 0};
-    uint32_t pair = c[j / 2] >> (j % 2 * 16) & 0xffffu; /* of bytes or an f16 */
     float d = F::has_super ? qn_mm_half(super & 0xffffu) * F::unit : 0, dmin = F::has_super ? -qn_mm_half(super >> 16) : 0;
-    if (F::scales == QN_MM_F16) s.scale = qn_mm_half(pair) * F::unit;
-    if (F::scales == QN_MM_F16_MIN) s.scale = qn_mm_half(c[j] & 0xffffu) * F::unit, s.min = qn_mm_half(c[j] >> 16);
-    if (F::scales == QN_MM_CODE_MIN) s.scale = d * (float)(int)(pair & 0xffu), s.min = dmin * (float)(int)(pair >> 8);
-    if (F::scales == QN_MM_CODE16) s.scale = d, s.code0 = (int8_t)(pair & 0xffu), s.code1 = (int8_t)(pair >> 8);
+    if (F::scales == QN_MM_F16) s.scale = qn_mm_half(bits) * F::unit;
+    if (F::scales == QN_MM_F16_MIN) s.scale = qn_mm_half(bits & 0xffffu) * F::unit, s.min = qn_mm_half(bits >> 16);
+    if (F::scales == QN_MM_CODE_MIN) s.scale = d * (float)(int)(bits & 0xffu), s.min = dmin * (float)(int)(bits >> 8);
+    if (F::scales == QN_MM_CODE16) s.scale = d, s.code0 = (int8_t)(bits & 0xffu), s.code1 = (int8_t)(bits >> 8);
     if (F::scales == QN_MM_CODE16_MIN) {
         s.scale = d, s.min = dmin;
-        s.code0 = (int)(pair & 15u), s.min0 = (int)(pair >> 4 & 15u), s.code1 = (int)(pair >> 8 & 15u), s.min1 = (int)(pair >> 12);
+        s.code0 = (int)(bits & 15u), s.min0 = (int)(bits >> 4 & 15u), s.code1 = (int)(bits >> 8 & 15u), s.min1 = (int)(bits >> 12);
     }
     return s;
 }
@@ -122,6 +114,19 @@ QN_DEVICE void qn_mm_finish(const qn_mm_args &a, int m, int row, int o, float su
     v *= a.logit_scale;
     if (a.softcap > 0) v = a.softcap * tanhf(v / a.softcap);
     *out = v;
+}
+
+/* Host: gives each matrix its blocks of `tiles` tiles and returns how many there are; items: most slices that a block has to add. */
+static inline int qn_mm_blocks(qn_mm_args &a, int tiles, int &items) {
+    int blocks = 0, both = a.mode == QN_MM_GLU ? 2 : 1;
+    items = 1;
+    if (both == 2) a.n_mat = 1; /* its blocks are the gate's */
+    for (int m = 0; m < a.n_mat; m++) {
+        a.first[m] = blocks;
+        blocks += (a.mat[m].w.n_tiles + tiles - 1) / tiles;
+        items = both * a.mat[m].w.n_slices > items ? both * a.mat[m].w.n_slices : items;
+    }
+    return blocks;
 }
 
 /* The matrix of block x, and the block's number within it. */

@@ -259,7 +259,7 @@ static int f32_scale(struct qn_cuda_weight *w, const struct qn_tensor *t, struct
     }
     int e = 15;
     if (most > 0) frexpf(most, &e); /* most < 2^e */
-    w->scale = ldexpf(1, e - 15 < -110 ? -110 : e - 15);
+    w->scale = ldexpf(1, e - 15 < -140 ? -140 : e - 15);
     return 0;
 }
 

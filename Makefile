@@ -177,7 +177,7 @@ $(B)/emu/%.o: %.c
 	@echo "  cc $<"
 	@$(CC) $(ALL_CFLAGS) -fPIC -DQN_CUDA_EMU -c -o $@ $<
 $(B)/tests/cuda/%.o: ALL_CFLAGS += -DQN_CUDA_EMU
-$(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
+$(patsubst tests/%.c,$(B)/tests/%,$(CUDA_TEST_C)): $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< $(EMU_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
 

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-enum { QN_CUDA_WIDTH_MAX = 32768, QN_CUDA_HEAD_MAX = 512 };
+enum { QN_CUDA_WIDTH_MAX = 16384, QN_CUDA_HEAD_MAX = 512 };
 
 /* rows.cu. If y: x += scale * (post ? rmsnorm(y) * post : y). Then, if act: act = rmsnorm(x) * gain. Rows head->n_rows. y or act are
  * there. Widths agree, at most QN_CUDA_WIDTH_MAX. */

@@ -131,6 +131,7 @@ TEST(emu_streams, an_event_recorded_again_keeps_its_earlier_waiters) {
     cudaEventRecord(e, b); /* b has nothing to do: happens at once */
     cudaStreamSynchronize(c);
     EXPECT_EQ(*h, 1);
+    cudaEventDestroy(e);
 }
 
 static void on_done(void *p) { *(int *)p = 1; }
@@ -177,6 +178,7 @@ TEST(emu_streams, a_graph_with_a_fork_is_replayed) {
             EXPECT_EQ(out[3], 100 * i);
         }
         cudaGraphExecDestroy(x);
+        cudaEventDestroy(fork), cudaEventDestroy(join);
         EXPECT_EQ(cudaStreamDestroy(side), 0);
     }
 }
@@ -199,6 +201,7 @@ TEST(emu_streams, what_a_capture_does_not_allow_is_reported) {
     emu_inc(d, 1, 1, side); /* never joined */
     EXPECT(cudaStreamEndCapture(s, &g) != 0);
     EXPECT_EQ(qn_emu_n_reports(), 5);
+    cudaEventDestroy(outside), cudaEventDestroy(fork);
 }
 
 TEST(emu_streams, the_null_stream_waits_for_blocking_streams_only) {

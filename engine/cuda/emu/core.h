@@ -95,7 +95,7 @@ struct emu_block {
     unsigned char *arena_static_end, *arena_dynamic_end; /* guard pages follow */
     emu_random random;
     emu_order order;
-    void *main_sp;
+    void *main_sp, *dropped_sp; /* the latter is of fibers that end: no variable of theirs, whose redzones ASan would keep */
     emu_warp warps[EMU_WARPS_MAX];
     emu_fiber fibers[EMU_THREADS_MAX];
     unsigned char *stacks; /* of all fibers, guard page below each */

@@ -87,9 +87,8 @@ static void go(void **save, emu_fiber *f) {
 }
 /* Leaves the block for good, from a fiber: after its last one, or after a report. */
 void emu_leave(emu_block *b) {
-    void *dropped;
     qn_emu_me = nullptr;
-    qn_emu_switch(&dropped, b->main_sp);
+    qn_emu_switch(&b->dropped_sp, b->main_sp);
 }
 
 /* One line for each place where somebody waits: thread and place of the first one there. */
@@ -204,8 +203,7 @@ static void start() {
     if (--b->n_alive == 0) emu_leave(b);
     emu_fiber *n = next_ready(b);
     if (!n) report_deadlock(b, nullptr, 0);
-    void *dropped;
-    go(&dropped, n);
+    go(&b->dropped_sp, n);
 }
 
 static void prepare_fiber(emu_block *b, unsigned i, const uint3 &at) {

@@ -179,6 +179,9 @@ const char *emu_code_place(const void *pc, char *text, size_t room) {
     return text;
 }
 
+#ifdef __SANITIZE_ADDRESS__
+void emu_catch_faults() {} /* ASan reports them */
+#else
 static void on_fault(int sig, siginfo_t *info, void *context) {
     char where[200], code[600];
     const emu_fiber *f = emu_self();
@@ -193,7 +196,6 @@ static void on_fault(int sig, siginfo_t *info, void *context) {
     else emu_report(nullptr, 0, "%s: fault at %s", code, emu_describe(info->si_addr, where, sizeof where));
 }
 void emu_catch_faults() {
-#ifndef __SANITIZE_ADDRESS__
     stack_t ss = {};
     ss.ss_size = 256 * 1024;
     ss.ss_sp = mmap(nullptr, ss.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -203,5 +205,5 @@ void emu_catch_faults() {
     sa.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigaction(SIGSEGV, &sa, nullptr);
     sigaction(SIGBUS, &sa, nullptr);
-#endif
 }
+#endif

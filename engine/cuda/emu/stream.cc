@@ -56,7 +56,7 @@ struct CUgraph_st { std::shared_ptr<node_list> nodes; };
 struct CUgraphExec_st { std::shared_ptr<node_list> nodes; };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static std::vector<cudaStream_t> streams;
+static std::vector<cudaStream_t> &streams = *new std::vector<cudaStream_t>; /* outlives the last caller */
 static std::map<const void *, size_t> allowed;
 static cudaError_t last_error;
 static emu_random choice = {88172645463325252u};

@@ -16,7 +16,7 @@ struct qn_gemm_wide_stage {
 struct qn_gemm_wide_shared {
     union {
         qn_gemm_wide_stage stage[QN_GEMM_STAGES];
-        float out[QN_GEMM_ROWS][QN_GEMM_OUTS + 4]; /* at the end */
+        float out[QN_GEMM_ROWS * QN_GEMM_OUT_STRIDE]; /* at the end */
     };
 };
 
@@ -25,7 +25,7 @@ template <bool BF16> QN_DEVICE void qn_gemm_wide_load(qn_gemm_wide_stage &st, co
     int groups = w.n_groups - u * QN_GEMM_WIDE_UNIT;
 #pragma unroll
     for (int t = 0; t < QN_GEMM_TILES; t++)
-        qn_gemm_copy(st.w[t], job.tile[t] ? job.tile[t] + (size_t)u * QN_GEMM_WIDE_UNIT * QN_GEMM_WIDE_GROUP : NULL, QN_GEMM_WIDE_UNIT * chunks, groups * chunks);
+        qn_gemm_copy(st.w[t], job.tile[t] ? job.tile[t] + (size_t)u * QN_GEMM_WIDE_UNIT * QN_GEMM_WIDE_GROUP : NULL, QN_GEMM_WIDE_UNIT * chunks, groups * chunks, {(int)threadIdx.x, QN_GEMM_THREADS});
     const uint16_t *h = a.h[BF16];
     for (int i = (int)threadIdx.x; i < QN_GEMM_ROWS * 8; i += QN_GEMM_THREADS) {
         int r = i / 8, c = i % 8;
@@ -34,7 +34,7 @@ template <bool BF16> QN_DEVICE void qn_gemm_wide_load(qn_gemm_wide_stage &st, co
     }
 }
 
-template <bool BF16> QN_DEVICE void qn_gemm_wide_unit(float c[4][2][4], const qn_gemm_wide_stage &st, int n_groups, int n_rows) {
+template <bool BF16> QN_DEVICE void qn_gemm_wide_unit(qn_gemm_sums<4> &s, const qn_gemm_wide_stage &st, int n_groups, int n_rows) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row0 = warp / 2 * 32;
 #pragma unroll
     for (int j = 0; j < QN_GEMM_WIDE_UNIT; j++) {
@@ -47,22 +47,21 @@ template <bool BF16> QN_DEVICE void qn_gemm_wide_unit(float c[4][2][4], const qn
             int r = row0 + p * 8 + lane / 4;
             if (row0 + p * 8 >= n_rows) break;
             qn_vec16 x = qn_load16(&st.x[r][((j * 4 + lane % 4) ^ 4 * (r & 1)) * QN_MM_CHUNK]);
-            qn_wide_step<BF16>(c[p][0], v[0], v[1], x);
-            qn_wide_step<BF16>(c[p][1], v[2], v[3], x);
+            qn_wide_step<BF16>(s.c[p][0], v[0], v[1], x);
+            qn_wide_step<BF16>(s.c[p][1], v[2], v[3], x);
         }
     }
 }
 
-template <bool BF16> QN_KERNEL(QN_GEMM_THREADS, 3) qn_gemm_wide_kernel(qn_mm_args a) {
+template <bool BF16> QN_KERNEL(QN_GEMM_THREADS, 2) qn_gemm_wide_kernel(qn_mm_args a) {
     QN_SHARED_DYN(qn_gemm_wide_shared, sh);
     int at, m = qn_mm_matrix(a, (int)blockIdx.x, at);
     const qn_cuda_weight &w = a.mat[m].w;
     qn_gemm_job job = qn_gemm_job_of(a, m, at, __ldg(a.n_rows));
     if (job.n_rows <= 0) return;
-    int n_units = (w.n_groups + QN_GEMM_WIDE_UNIT - 1) / QN_GEMM_WIDE_UNIT, slice_units = w.slice_sb * 4;
-    float c[4][2][4], total[4][2][4];
-#pragma unroll
-    for (int i = 0; i < 32; i++) c[i / 8][i / 4 % 2][i % 4] = total[i / 8][i / 4 % 2][i % 4] = 0;
+    int n_units = (w.n_groups + QN_GEMM_WIDE_UNIT - 1) / QN_GEMM_WIDE_UNIT, slice = w.slice_sb * 4, quarter = slice * w.quarter_slices;
+    qn_gemm_sums<4> c, part, total;
+    qn_gemm_clear(c), qn_gemm_clear(part), qn_gemm_clear(total);
     for (int u = 1 - QN_GEMM_STAGES; u < n_units; u++) {
         if (u >= 0) {
             qn_cp_wait<QN_GEMM_STAGES - 2>();
@@ -73,7 +72,8 @@ template <bool BF16> QN_KERNEL(QN_GEMM_THREADS, 3) qn_gemm_wide_kernel(qn_mm_arg
         qn_cp_commit();
         if (u < 0) continue;
         qn_gemm_wide_unit<BF16>(c, sh.stage[u % QN_GEMM_STAGES], w.n_groups - u * QN_GEMM_WIDE_UNIT, job.n_rows);
-        if ((u + 1) % slice_units == 0 || u + 1 == n_units) qn_gemm_fold(total, c);
+        if ((u + 1) % slice == 0 || u + 1 == n_units) qn_gemm_fold(part, c);
+        if ((u + 1) % quarter == 0 || u + 1 == n_units) qn_gemm_fold(total, part);
     }
     qn_cp_wait<0>();
     __syncthreads();

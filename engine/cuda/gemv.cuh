@@ -8,7 +8,13 @@
 
 #include "engine/cuda/matmul.cuh"
 
-enum { QN_GEMV_WARPS = 16, QN_GEMV_ROWS = 8, QN_GEMV_UNIT = 4 /* groups whose loads fly together */ };
+enum { QN_GEMV_ROWS = 8, QN_GEMV_UNIT = 4 /* groups whose loads fly together */ };
+
+/* Warps of a block, and blocks that registers must leave room for: 64 registers do for one row, but not of 6-bit values. */
+template <class F, int R> struct qn_gemv_size {
+    static constexpr int warps = R == 1 && F::bits != 6 ? 16 : 8;
+    static constexpr int blocks = R == 1 && F::bits == 6 ? 3 : 2;
+};
 
 template <int R> struct qn_gemv_shared {
     float part[2 * QN_CUDA_SLICES][R][QN_MM_TILE]; /* of (matrix, slice) */
@@ -102,14 +108,14 @@ template <int R> QN_DEVICE void qn_gemv_finish(const qn_mm_args &a, const qn_gem
     for (int i = (int)threadIdx.x; i < n_rows * QN_MM_TILE; i += (int)blockDim.x) {
         int r = i / QN_MM_TILE, lane = i % QN_MM_TILE, o = tile * QN_MM_TILE + lane;
         float sum = 0, up = 0;
-        for (int s = 0; s < n_slices; s++) sum += sh.part[s][r][lane];
-        if (a.mode == QN_MM_GLU)
-            for (int s = n_slices; s < 2 * n_slices; s++) up += sh.part[s][r][lane];
+        sum = qn_mm_slices(&sh.part[0][r][lane], R * QN_MM_TILE, a.mat[m].w);
+        if (a.mode == QN_MM_GLU) up = qn_mm_slices(&sh.part[n_slices][r][lane], R * QN_MM_TILE, a.mat[m].w);
         if (o < a.mat[m].w.n_out) qn_mm_finish(a, m, r, o, sum, up, 1.0f);
     }
 }
 
-template <int FORM, int R> QN_KERNEL(R == 1 ? QN_GEMV_WARPS * 32 : QN_GEMV_WARPS * 16, 2) qn_gemv_kernel(qn_mm_args a) {
+template <int FORM, int R>
+QN_KERNEL((qn_gemv_size<qn_mm_form<FORM>, R>::warps * 32), (qn_gemv_size<qn_mm_form<FORM>, R>::blocks)) qn_gemv_kernel(qn_mm_args a) {
     using F = qn_mm_form<FORM>;
     QN_SHARED(qn_gemv_shared<R>, sh);
     int tile, m = qn_mm_matrix(a, (int)blockIdx.x, tile), lane = (int)threadIdx.x % 32;
@@ -128,12 +134,16 @@ template <int FORM, int R> QN_KERNEL(R == 1 ? QN_GEMV_WARPS * 32 : QN_GEMV_WARPS
     qn_gemv_finish<R>(a, sh, m, tile, n_rows);
 }
 
-template <int FORM> static int qn_gemv(qn_mm_args a, int rows_bound, qn_cuda_stream stream) {
-    int items, blocks = qn_mm_blocks(a, 1, items), warps = rows_bound <= 1 ? QN_GEMV_WARPS : QN_GEMV_WARPS / 2;
-    int threads = (items < warps ? items : warps) * 32;
-    if (rows_bound <= 1) QN_LAUNCH((qn_gemv_kernel<FORM, 1>), blocks, threads, 0, stream, a);
-    else if (rows_bound <= 4) QN_LAUNCH((qn_gemv_kernel<FORM, 4>), blocks, threads, 0, stream, a);
-    else QN_LAUNCH((qn_gemv_kernel<FORM, 8>), blocks, threads, 0, stream, a);
+template <int FORM, int R> static void qn_gemv_rows(qn_mm_args a, qn_cuda_stream stream) {
+    const int warps = qn_gemv_size<qn_mm_form<FORM>, R>::warps;
+    int items, blocks = qn_mm_blocks(a, 1, items), threads = (items < warps ? items : warps) * 32;
+    QN_LAUNCH((qn_gemv_kernel<FORM, R>), blocks, threads, 0, stream, a);
+}
+
+template <int FORM> static int qn_gemv(const qn_mm_args &a, int rows_bound, qn_cuda_stream stream) {
+    if (rows_bound <= 1) qn_gemv_rows<FORM, 1>(a, stream);
+    else if (rows_bound <= 4) qn_gemv_rows<FORM, 4>(a, stream);
+    else qn_gemv_rows<FORM, 8>(a, stream);
     return 0;
 }
 

@@ -3,7 +3,7 @@
  *
  * The order (step.h, batch-invariance): in a slice, group by group, acc = fma(scale * d, integer, acc), then, in forms with minima,
  * acc = fma(minimum, d * sum, acc); integers are exact, so it does not matter how they came about (dp4a or mma). Slices are added in
- * order to a total that starts at 0. Products that feed a fused multiply-add are spelled so that no compiler can contract them
+ * order to quarters that start at 0, these to a total that starts at 0. Products that feed a fused multiply-add are spelled so that no compiler can contract them
  * differently in two kernels. */
 #ifndef QN_CUDA_MATMUL_CUH
 #define QN_CUDA_MATMUL_CUH
@@ -95,6 +95,17 @@ template <class F> QN_DEVICE float qn_mm_add(float acc, const qn_mm_scale &s, in
     int sum0 = (int16_t)(sum & 0xffffu), sum1 = (int16_t)(sum >> 16);
     int total = F::scales == QN_MM_CODE16_MIN ? s.min0 * sum0 + s.min1 * sum1 : sum0 + sum1;
     return fmaf(s.min, d * (float)total, acc);
+}
+
+/* The sum of a row and output out of the sums of its slices, `stride` floats apart. */
+QN_DEVICE float qn_mm_slices(const float *part, int stride, const qn_cuda_weight &w) {
+    float total = 0;
+    for (int s = 0; s < w.n_slices; s += w.quarter_slices) {
+        float quarter = 0;
+        for (int i = s; i < w.n_slices && i < s + w.quarter_slices; i++) quarter += part[(size_t)i * stride];
+        total += quarter;
+    }
+    return total;
 }
 
 /* --- what becomes of a sum ---------------------------------------------------------------------------------------- */

@@ -4,7 +4,8 @@
  *
  * Batch-invariance (backend.h) on a card, so that every kernel for every batch size yields the same bits:
  *  - A matrix product cuts its inner dimension into slices at fixed places, which depend on the weight alone. Within a slice blocks of 32
- *    inputs follow each other: acc = fma(scale, (float)integer dot product, acc), then the block's minimum term; slices are added in order.
+ *    inputs follow each other: acc = fma(scale, (float)integer dot product, acc), then the block's minimum term; slices are added in order
+ *    within quarters (at most 4 slices each), quarters in order.
  *    16-bit matrices always run through mma with 16 inputs a step, also for one row.
  *  - Attention cuts positions into chunks of QN_CUDA_CHUNK at fixed places. A chunk starts from scratch and goes through tiles of
  *    positions at fixed places by mma, also for one row; chunks are folded in order, by the same function wherever it happens. */

@@ -288,6 +288,7 @@ int qn_cuda_weight_plan(struct qn_cuda_weight *w, const struct qn_tensor *t, str
     p.n_sb = (p.n_groups + 7) / 8;
     p.slice_sb = (p.n_sb + QN_CUDA_SLICES - 1) / QN_CUDA_SLICES;
     p.n_slices = (p.n_sb + p.slice_sb - 1) / p.slice_sb;
+    p.quarter_slices = (p.n_slices + 3) / 4;
     p.n_tiles = (p.n_out + TILE - 1) / TILE;
     plan_planes(&p);
     int rc = t->type == QN_F32 ? f32_scale(&p, t, err) : 0;

@@ -15,7 +15,8 @@
  * becomes f16 times a power of two of the matrix (relative error 2^-11, absolute max|w| * 2^-39), which is as exact as the f16
  * activations that it meets.
  *
- * Slices: the inner dimension is cut at multiples of slice_sb super-blocks, at most 16 slices; see step.h on batch-invariance. */
+ * Slices: the inner dimension is cut at multiples of slice_sb super-blocks, at most 16 slices, and these are added in order within quarters
+ * of quarter_slices, then the quarters, so that a kernel may give slices or quarters to its warps (step.h on batch-invariance). */
 #ifndef QN_CUDA_WEIGHT_H
 #define QN_CUDA_WEIGHT_H
 
@@ -49,7 +50,7 @@ struct qn_cuda_weight {
     uint32_t tile_bytes, high_at, scale_at, super_at; /* offsets within a tile */
     int32_t form;           /* enum qn_cuda_form */
     int32_t n_in, n_out;
-    int32_t n_groups, n_sb, slice_sb, n_slices;
+    int32_t n_groups, n_sb, slice_sb, n_slices, quarter_slices;
     int32_t n_tiles;
     float scale;            /* on the result: a power of two for F32, else 1 */
 };

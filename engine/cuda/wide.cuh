@@ -48,9 +48,8 @@ template <bool BF16> QN_DEVICE void qn_wide_finish(const qn_mm_args &a, const qn
     for (int i = (int)threadIdx.x; i < QN_WIDE_ROWS * QN_MM_TILE; i += (int)blockDim.x) {
         int r = i / QN_MM_TILE, lane = i % QN_MM_TILE, o = tile * QN_MM_TILE + lane;
         float sum = 0, up = 0;
-        for (int s = 0; s < n_slices; s++) sum += sh.part[s][r][lane];
-        if (a.mode == QN_MM_GLU)
-            for (int s = n_slices; s < 2 * n_slices; s++) up += sh.part[s][r][lane];
+        sum = qn_mm_slices(&sh.part[0][r][lane], sizeof sh.part[0] / sizeof(float), a.mat[m].w);
+        if (a.mode == QN_MM_GLU) up = qn_mm_slices(&sh.part[n_slices][r][lane], sizeof sh.part[0] / sizeof(float), a.mat[m].w);
         if (row0 + r < n_rows && o < a.mat[m].w.n_out) qn_mm_finish(a, m, row0 + r, o, sum, up, BF16 ? 1.0f : __ldg(a.act.h_scale + row0 + r));
     }
 }

@@ -52,7 +52,7 @@ FUZZERS := $(patsubst %_fuzz.c,$(B)/fuzz/%,$(FUZZ_C))
 TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(TOOL_C))
 BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_C))
 
-.PHONY: all libs help run deps test unit asan ubsan tsan fuzz fuzzers golden bench format lint install clean tests benches
+.PHONY: all libs help run deps test unit asan ubsan tsan fuzz fuzzers golden bench format lint install clean tests benches gpu-check
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -94,6 +94,9 @@ golden: ## rewrite the wanted replies of tests/golden; review the diff
 
 bench: ## measure kernels, forward pass and server, PEER=llama beside a peer, BENCH=part,… some of it (docs/performance.md)
 	@scripts/bench.sh
+
+gpu-check: ## for whoever has a card: tests and figures on it, one report to send (GPU=n; scripts/gpu-check.sh)
+	@scripts/gpu-check.sh
 
 format: ## clang-format over our sources
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
@@ -189,7 +192,8 @@ $(B)/quernd: $(B)/server/main.o $(LIBS)
 
 # The plug-in for NVIDIA cards (engine/device.h): kernels by nvcc for each architecture and as PTX for later ones, host code by cc,
 # the runtime inside, one symbol to the outside. -fmad=false: as -ffp-contract=off above, and for the same reason.
-CUDA_HOME = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+# Asked of nvcc, which may be a wrapper; once, and only where it is wanted.
+CUDA_HOME = $(eval CUDA_HOME := $(shell "$(NVCC)" --dryrun -E -x cu /dev/null 2>&1 | sed -n "s/^\#\$$ TOP=//p"))$(CUDA_HOME)
 CUDA_GPUS := 80 90 100 120
 CUDA_GEN := $(foreach g,$(CUDA_GPUS),-gencode arch=compute_$(g),code=sm_$(g)) $(foreach g,80 120,-gencode arch=compute_$(g),code=compute_$(g))
 CUDA_OBJ := $(patsubst %.c,$(B)/nv/%.o,$(CUDA_C) $(PLUGIN_C)) $(patsubst %.cu,$(B)/nv/%.cu.o,$(CUDA_CU))
@@ -211,6 +215,19 @@ $(B)/nv/%.cu.o: %.cu | toolkit
 $(B)/quern-cuda.so: $(CUDA_OBJ) engine/cuda/plugin.map
 	@echo "  ld $@"
 	@$(CC) -shared -o $@ $(filter %.o,$^) -Wl,-z,relro,-z,now,--no-undefined,--version-script=engine/cuda/plugin.map -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread -lm
+
+# The tests of tests/cuda and the table of kernels against the real runtime, for `make gpu-check`. What is about the emulator itself stays.
+GPU_TEST_C := $(filter-out tests/cuda/test_emu%.c tests/cuda/test_ptx%.c,$(CUDA_TEST_C)) tests/cuda/bench_cuda.c
+GPU_TESTS := $(patsubst %.c,$(B)/gpu/%,$(GPU_TEST_C))
+.PHONY: gpu-tests
+gpu-tests: $(GPU_TESTS)
+$(B)/gpu/%.o: %.c | toolkit
+	@mkdir -p $(@D)
+	@echo "  cc $< (cuda)"
+	@$(CC) $(ALL_CFLAGS) -I$(CUDA_HOME)/include -c -o $@ $<
+$(GPU_TESTS): $(B)/gpu/%: $(B)/gpu/%.o $(filter-out $(patsubst %.c,$(B)/nv/%.o,$(PLUGIN_C) engine/cuda/plugin.c),$(CUDA_OBJ)) $(B)/tests/run.o $(B)/libtest.a $(LIBS)
+	@echo "  ld $@"
+	@$(LINK) -rdynamic -o $@ $(filter-out $(if $(findstring bench_cuda,$@),$(B)/tests/run.o),$^) $(PKG_LIBS) -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lm
 
 # The whole front end with a scripted api and engine behind it (tests/http, the front end's own cost).
 $(B)/quern: $(call obj,$(CLI_C)) $(B)/libquern-engine.a

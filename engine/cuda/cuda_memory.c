@@ -12,7 +12,7 @@
 
 /* Free memory that stays free: graphs, and kernels that the driver loads at their first launch, come after the pool. */
 static const uint64_t SPARE_BYTES = 256ULL << 20;
-enum { SPARE_PART = 64 }; /* and this part of the card */
+enum { SPARE_PART = 64 /* and this part of the card */, QN_CUDA_STRIDE = 128 /* inputs of an act are padded to: step.h */ };
 
 void *qn_cuda_take(struct qn_cuda *c, size_t bytes) {
     void *p = NULL;
@@ -58,18 +58,15 @@ static int add_need(struct qn_cuda *c, int width, int need) {
     return 0;
 }
 
-/* Only what the loaded matrices of this width read is there. */
+/* The integer form is always there; the 16-bit ones if a loaded matrix of this width reads them. */
 int qn_cuda_act_init(struct qn_cuda *c, struct qn_act *a, int width, int rows) {
-    int need = need_of(c, width), stride = (width + 63) / 64 * 64;
+    int need = need_of(c, width), stride = (width + QN_CUDA_STRIDE - 1) / QN_CUDA_STRIDE * QN_CUDA_STRIDE;
     size_t n = (size_t)rows * (size_t)stride;
     a->d = (struct qn_cuda_act){.width = width, .stride = stride};
-    int ok = 1;
-    if (need & QN_CUDA_NEED_Q) {
-        a->d.q = qn_cuda_take(c, n);
-        a->d.d = qn_cuda_take(c, n / 32 * sizeof(float));
-        a->d.sum = qn_cuda_take(c, n / 16 * sizeof(int16_t));
-        ok = a->d.q && a->d.d && a->d.sum;
-    }
+    a->d.q = qn_cuda_take(c, n);
+    a->d.d = qn_cuda_take(c, n / 32 * sizeof(float));
+    a->d.sum = qn_cuda_take(c, n / 16 * sizeof(int16_t));
+    int ok = a->d.q && a->d.d && a->d.sum;
     if (need & QN_CUDA_NEED_F16) {
         a->d.h[0] = qn_cuda_take(c, n * sizeof(uint16_t));
         a->d.h_scale = qn_cuda_take(c, (size_t)rows * sizeof(float));

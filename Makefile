@@ -156,6 +156,13 @@ EMU_CXXFLAGS = -std=c++17 -D_GNU_SOURCE -DQN_CUDA_EMU -I. -g -fno-math-errno -ff
         -Wall -Wextra -Wshadow -Wundef -Wno-unknown-pragmas -fno-sanitize=vptr $(EMU_SAN) $(EMU_ISA) $(CXXFLAGS)
 EMU_OBJS := $(patsubst %.cu,$(B)/emu/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu/%.o,$(EMU_CC))
 EMU_TEST_OBJS := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_TEST_CU))
+# The checked build: kernels call at every access (engine/cuda/emu/check.cc). The sanitizers' variants have no such set.
+CHECKED_FLAGS := -DQN_EMU_CHECKED
+CHECKED_TRACE := -fsanitize=thread --param=tsan-instrument-func-entry-exit=0
+CHECKED_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu-checked/%.o,$(EMU_CC))
+CHECKED_TEST_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(EMU_TEST_CU))
+CHECKED_NOT := # tests/cuda/test_x.c that would take minutes
+CHECKED_TESTS := $(if $(findstring -fsanitize,$(OPT_$(V))),,$(patsubst tests/cuda/%.c,$(B)/tests/cuda-checked/%,$(filter-out $(CHECKED_NOT),$(CUDA_TEST_C))))
 
 # What a plug-in uses of engine/ it brings along, as the daemon may have been linked without it.
 PLUGIN_C := engine/base/err.c engine/quant.c
@@ -179,6 +186,20 @@ $(B)/emu/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  cc $<"
 	@$(CC) $(ALL_CFLAGS) -fPIC -DQN_CUDA_EMU -c -o $@ $<
+$(B)/libquern-cuda-emu-checked.a: $(CHECKED_OBJS)
+$(B)/emu-checked/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "  cu checked $<"
+	@$(CXX) $(EMU_CXXFLAGS) $(CHECKED_FLAGS) $(CHECKED_TRACE) -x c++ -c -o $@ $<
+$(B)/emu-checked/%.o: %.cc
+	@mkdir -p $(@D)
+	@echo "  c++ checked $<"
+	@$(CXX) $(EMU_CXXFLAGS) $(CHECKED_FLAGS) -c -o $@ $<
+tests: $(CHECKED_TESTS)
+$(CHECKED_TESTS): $(B)/tests/cuda-checked/%: $(B)/tests/cuda/%.o $(CHECKED_TEST_OBJS) $(B)/libquern-cuda-emu-checked.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  ld $@"
+	@$(LINK) -rdynamic -o $@ $< $(CHECKED_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu-checked.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
 $(B)/tests/cuda/%.o: ALL_CFLAGS += -DQN_CUDA_EMU
 $(patsubst tests/%.c,$(B)/tests/%,$(CUDA_TEST_C)): $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"

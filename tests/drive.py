@@ -18,7 +18,7 @@ build = f"build/{a.variant}"
 env = dict(os.environ, QN_BUILD=build, QUERND=f"{root}/{build}/quernd", PYTHONPATH=f"{root}/tests/lib", PYTHONDONTWRITEBYTECODE="1")
 python = f"{root}/build/venv/bin/python" if os.path.exists("build/venv/bin/python") else sys.executable
 
-programs = [[x] for kind in ("unit", "kernels", "cuda", "sim", "golden", "faults") for x in sorted(glob.glob(f"{build}/tests/{kind}/test_*"))
+programs = [[x] for kind in ("unit", "kernels", "cuda", "cuda-checked", "sim", "golden", "faults") for x in sorted(glob.glob(f"{build}/tests/{kind}/test_*"))
             if os.access(x, os.X_OK) and not x.endswith((".o", ".d"))]
 if not a.c_only:
     programs += [[python, x] for x in sorted(glob.glob("tests/*/test_*.py"))]

@@ -185,6 +185,21 @@ extern "C" void emu_big_shared(float *out, const float *in, int n, int allow, cu
     if (!allow || QN_ALLOW_SHARED(big_shared, (size_t)n * 4) == 0) QN_LAUNCH(big_shared, 1, 128, (size_t)n * 4, s, out, in, n);
 }
 
+struct alignas(16) banks { float v[1024]; };
+QN_KERNEL(32, 1) strides(float *out, const float *in, int stride) {
+    QN_SHARED(banks, s);
+    int l = (int)threadIdx.x;
+    out[l] = in[l * stride];
+    for (int i = l; i < 1024; i += 32) s.v[i] = 0.0f;
+    __syncwarp();
+    s.v[l * stride % 1024] += 1.0f;
+    __syncwarp();
+    unsigned long long two = *reinterpret_cast<unsigned long long *>(&s.v[2 * l * stride % 1024]); /* a float2 the host compiler would split */
+    qn_vec16 four = qn_load16(&s.v[4 * l * stride % 1024]);
+    out[l] += (float)two + __uint_as_float(four.x[0]);
+}
+extern "C" void emu_strides(float *out, const float *in, int stride, cudaStream_t s) { QN_LAUNCH(strides, 1, 32, 0, s, out, in, stride); }
+
 struct last { int is; };
 QN_KERNEL(64, 1) last_block(float *out, float *partial, unsigned *count, const float *in) {
     QN_SHARED(last, s);

@@ -47,6 +47,16 @@ enum emu_bug {
     BUG_BEYOND_DEVICE, BUG_BEYOND_SHARED, BUG_CP_TARGET, BUG_LDMATRIX_GLOBAL,
     BUG_COUNT
 };
+/* Seen in the checked build only; two blocks of 64. `host` is memory of the host. */
+enum emu_checked_bug {
+    CHECKED_NONE, CHECKED_NO_BARRIER, CHECKED_NO_SYNCWARP, CHECKED_SHUFFLE_ORDERS_NOTHING, CHECKED_WRITE_AFTER_READ, CHECKED_BLOCKS_RACE, CHECKED_PLAIN_FOR_ATOMIC,
+    CHECKED_LAST_BLOCK_NO_FENCE, CHECKED_LAST_BLOCK_NO_BARRIER, CHECKED_UNWRITTEN_SHARED, CHECKED_UNWRITTEN_DEVICE, CHECKED_ONE_PAST_DEVICE, CHECKED_ONE_PAST_SHARED,
+    CHECKED_HOST_MEMORY, CHECKED_OTHER_STACK, CHECKED_CP_BEFORE_WAIT, CHECKED_CP_NO_BARRIER, CHECKED_UNALIGNED, CHECKED_LDMATRIX_NO_SYNC,
+    CHECKED_COUNT
+};
+void emu_checked_bug(enum emu_checked_bug which, int *mem, int n, int *fresh, int *host, cudaStream_t s);
+/* One warp: lane l reads in[l * stride] and writes out[l]; then shared words, 4, 8 and 16 bytes a lane, at a distance of `stride` words. */
+void emu_strides(float *out, const float *in, int stride, cudaStream_t s);
 void emu_bug(enum emu_bug which, int *mem, cudaStream_t s);
 /* For launch limits. */
 void emu_nothing(int gx, int gy, int block, int bytes, cudaStream_t s);

@@ -107,6 +107,8 @@ enum emu_place { PLACE_HOST, PLACE_DEVICE, PLACE_DEVICE_GAP, PLACE_PINNED };
 emu_place emu_where(const void *p, size_t *bytes);
 void emu_fill(void *p, size_t bytes); /* with 0xff, also for the checkers */
 bool emu_in_device_range(const void *p);
+const void *emu_device_base();
+size_t emu_device_bytes(); /* of the reserved range */
 const char *emu_describe(const void *p, char *text, size_t room);
 const char *emu_code_place(const void *pc, char *text, size_t room);
 void emu_catch_faults(); /* once a thread that runs fibers */
@@ -114,10 +116,12 @@ void emu_catch_faults(); /* once a thread that runs fibers */
 /* The checked build's shadow (check.cc) is told what happens to memory outside kernels. */
 #ifdef QN_EMU_CHECKED
 void emu_shadow_fresh(const void *p, size_t bytes);   /* not initialised */
+void emu_shadow_gone(const void *p, size_t bytes);
 void emu_shadow_written(const void *p, size_t bytes); /* by the host */
 void emu_shadow_copied(const void *to, const void *from, size_t bytes);
 #else
 static inline void emu_shadow_fresh(const void *, size_t) {}
+static inline void emu_shadow_gone(const void *, size_t) {}
 static inline void emu_shadow_written(const void *, size_t) {}
 static inline void emu_shadow_copied(const void *, const void *, size_t) {}
 #endif

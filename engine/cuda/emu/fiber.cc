@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "engine/cuda/emu/block.h"
+#include "engine/cuda/emu/check.h"
 
 __thread struct qn_emu_here *qn_emu_me;
 
@@ -63,6 +63,11 @@ int emu_stack_owner(const emu_block *b, const void *p) {
     size_t off = (size_t)((uintptr_t)p - (uintptr_t)b->stacks);
     return off < (size_t)EMU_THREADS_MAX * STACK ? (int)(off / STACK) : -1;
 }
+bool emu_in_arena(const emu_block *b, const void *p) {
+    const unsigned char *c = static_cast<const unsigned char *>(p);
+    return (c < b->arena_static_end + GUARD && c >= b->arena_static_end - EMU_SHARED_STATIC) || (c < b->arena_dynamic_end + GUARD && c >= b->arena_dynamic_end - EMU_SHARED_MOST);
+}
+
 static unsigned choose(emu_block *b, unsigned set) {
     if (b->order == ORDER_FORWARD) return (unsigned)__builtin_ctz(set);
     if (b->order == ORDER_REVERSE) return 31u - (unsigned)__builtin_clz(set);
@@ -244,26 +249,28 @@ void emu_block_run(emu_block *b, emu_launch *l, uint64_t linear) {
         b->warps[w].all = b->warps[w].alive = lanes >= EMU_LANES ? 0xffffffffu : (1u << lanes) - 1;
         set_ready(b, w, b->warps[w].all);
     }
+    emu_block_begins(b);
     go(&b->main_sp, next_ready(b));
+    emu_block_ends(b);
     if (l->failed) EMU_UNPOISON(b->stacks, (size_t)EMU_THREADS_MAX * STACK); /* frames that were left */
     if (b->shared_static) EMU_POISON(b->shared_static, b->static_bytes);
     if (b->shared_dynamic) EMU_POISON(b->shared_dynamic, l->dynamic);
 }
 
 /* Shared memory lies against the guard page at its end. New for each block: 0xff, which is NaN in every float format. */
-static unsigned char *shared_at(unsigned char *end, size_t bytes, size_t align) {
+static void place_shared(unsigned char **at, unsigned char *end, size_t bytes, size_t align) {
     unsigned char *p = end - (bytes + 127) / 128 * 128;
     if (align > 128 || (uintptr_t)p % 128) abort();
+    *at = p;
     EMU_UNPOISON(p, bytes);
     emu_fill(p, bytes);
-    return p;
 }
 extern "C" void *qn_emu_shared(size_t bytes, size_t align, const char *file, int line) {
     emu_block *b = emu_self()->block;
     if (!b->shared_static) {
         if (bytes > EMU_SHARED_STATIC) emu_report(file, line, "%zu bytes of static shared memory, %d are allowed", bytes, EMU_SHARED_STATIC);
         b->static_bytes = bytes, b->static_file = file, b->static_line = line;
-        b->shared_static = shared_at(b->arena_static_end, bytes, align);
+        place_shared(&b->shared_static, b->arena_static_end, bytes, align);
         if (bytes + b->launch->dynamic > EMU_SHARED_MOST) emu_report(file, line, "%zu bytes of shared memory, static and dynamic", bytes + b->launch->dynamic);
     }
     if (b->static_bytes != bytes || b->static_line != line || strcmp(b->static_file, file))
@@ -273,6 +280,6 @@ extern "C" void *qn_emu_shared(size_t bytes, size_t align, const char *file, int
 extern "C" void *qn_emu_shared_dyn(size_t bytes, size_t align, const char *file, int line) {
     emu_block *b = emu_self()->block;
     if (bytes > b->launch->dynamic) emu_report(file, line, "the struct of shared memory has %zu bytes, the launch gave %zu", bytes, b->launch->dynamic);
-    if (!b->shared_dynamic) b->shared_dynamic = shared_at(b->arena_dynamic_end, b->launch->dynamic, align);
+    if (!b->shared_dynamic) place_shared(&b->shared_dynamic, b->arena_dynamic_end, b->launch->dynamic, align);
     return b->shared_dynamic;
 }

@@ -15,7 +15,12 @@
 #include "engine/cuda/emu/block.h"
 #include "engine/cuda/emu/testing.h"
 
-static const size_t RANGE = (size_t)1 << 38, PAGE = 4096, ALIGN = 256;
+#ifdef QN_EMU_CHECKED
+static const size_t RANGE = (size_t)1 << 34; /* the shadow has 41 bytes a byte */
+#else
+static const size_t RANGE = (size_t)1 << 38;
+#endif
+static const size_t PAGE = 4096, ALIGN = 256;
 struct region {
     size_t bytes;
     unsigned char *map;
@@ -35,6 +40,7 @@ static unsigned char *reserve_range() {
 }
 bool emu_in_device_range(const void *p) { return range && (size_t)((uintptr_t)p - (uintptr_t)range) < RANGE; }
 const void *emu_device_base() { return reserve_range(); }
+size_t emu_device_bytes() { return RANGE; }
 
 void emu_fill(void *p, size_t bytes) {
     memset(p, 0xff, bytes);
@@ -98,6 +104,7 @@ extern "C" cudaError_t cudaFree(void *p) {
     cudaDeviceSynchronize();
     if (!take_out(device, p, &r)) return emu_report(nullptr, 0, "cudaFree(%p): no allocation starts there", p), cudaErrorInvalidValue;
     device_used -= r.map_bytes;
+    emu_shadow_gone(p, r.bytes);
     madvise(r.map, r.map_bytes, MADV_DONTNEED);
     mprotect(r.map, r.map_bytes, PROT_NONE);
     return cudaSuccess;

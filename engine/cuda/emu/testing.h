@@ -37,6 +37,21 @@ void qn_emu_run_with(qn_emu_runner run);
 /* The allocation of device memory that holds p, or else the next one above p (`at_or_above`): 1, or 0. */
 int qn_emu_device_region(const void *p, int at_or_above, void **base, size_t *bytes);
 
+/* 1 in the checked build (races, bounds, unwritten bytes; the profile below), which is slower: tests take smaller shapes. */
+int qn_emu_is_checked(void);
+
+/* What the requests of warps cost; counted between profile(1) and profile(0), kept until the next profile(1). "Least": if the bytes
+ * wanted lay side by side (sectors), if no banks conflicted (wavefronts). */
+struct qn_emu_traffic {
+    unsigned long long requests, bytes, sectors, sectors_least, wavefronts, wavefronts_least;
+};
+enum qn_emu_traffic_kind { QN_EMU_DEVICE_READS, QN_EMU_DEVICE_WRITES, QN_EMU_SHARED_READS, QN_EMU_SHARED_WRITES };
+void qn_emu_profile(int on);
+/* Sum over the places in kernels whose name contains `kernel` that access `bytes` a lane (0: any); how many places. */
+int qn_emu_profile_get(const char *kernel, enum qn_emu_traffic_kind kind, int bytes, struct qn_emu_traffic *out);
+/* A line for each place, on standard output. */
+void qn_emu_profile_print(void);
+
 #ifdef __cplusplus
 }
 #endif

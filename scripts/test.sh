@@ -11,6 +11,7 @@ for m in smollm2-135m-instruct-q4_1 qwen2.5-coder-0.5b-instruct-q4_k_m gemma-3-2
     scripts/fetch-model.sh "$m" --yes >/dev/null
 done
 scripts/fetch-vectors.sh >/dev/null
+scripts/deps-cuda.sh >/dev/null || true # says so itself; what needs nvcc is skipped then
 
 mkdir -p build
 if ! cmp -s tests/requirements.txt build/venv/requirements.txt; then

@@ -1,0 +1,45 @@
+"""The tests of the CUDA kernels once more, on the PTX that nvcc makes of them (layer L3; tests/cuda/ptx). Every program of tests/cuda that
+launches kernels runs twice with the same cases and the same bounds:
+
+sm_80    mma sums in double, copies arrive as late as they may, and the program's own references decide;
+sm_100   another front end of nvcc orders the code otherwise; blocks and warps run backward, and after every launch all device memory
+         is compared with what the emulator makes of the same launch: bit for bit, but for floats near each other (hook.c).
+
+Programs about the emulator itself, which plant bugs, are left out."""
+import glob, os, re, subprocess
+from qtest import BUILD, ROOT, add_test, main, skip
+
+MODES = {
+    "sm_80": {},
+    "sm_100": {"QN_PTX_COMPARE": "1", "QN_PTX_ORDER": "reverse"},
+}
+ABOUT_THE_EMULATOR = ("test_emu", "test_check", "test_ptx")
+ON_THE_HOST = ("test_weight",)  # launch nothing
+
+
+def programs():
+    return sorted(x for x in glob.glob(f"{ROOT}/tests/cuda/test_*.c") if not os.path.basename(x).startswith(ABOUT_THE_EMULATOR + ON_THE_HOST))
+
+
+def run(name, arch):
+    if not BUILD.endswith("release"):
+        skip("the interpreter runs in the release build only")
+    folder = f"{ROOT}/build/ptx/{arch}"
+    if not glob.glob(f"{folder}/*.ptx"):
+        skip("no PTX: it takes an nvcc 13 (scripts/deps-cuda.sh)")
+    env = dict(os.environ, QN_PTX=folder, QN_PTX_TELL="1", **MODES[arch])
+    r = subprocess.run([f"{BUILD}/tests/cuda/{name}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True, errors="replace")
+    said = [x for x in r.stdout.splitlines() if not re.match(r"ok |ptx: \d+ launches", x)]
+    launches = sum(int(x) for x in re.findall(r"^ptx: (\d+) launches", r.stdout, re.M))
+    words, differ = (sum(int(x) for x in re.findall(p, r.stdout)) for p in (r"(\d+) words written", r"(\d+) differ"))
+    assert r.returncode == 0, "\n".join(said[-40:])
+    assert launches, f"{name} launches nothing: it belongs in ON_THE_HOST"
+    print(f"    {name} on {arch}: {launches} launches" + (f", {words} words compared with the emulator, {differ} rounded otherwise" if words else ""))
+
+
+for path in programs():
+    for arch in MODES:
+        name = os.path.basename(path)[:-2]
+        add_test(f"ptx_kernels/{name[5:]}_{arch}", lambda name=name, arch=arch: run(name, arch), seconds=300)
+
+main()

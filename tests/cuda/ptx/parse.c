@@ -19,7 +19,7 @@ struct targets { char name[NAME_MAX_]; char **labels; int n; };
 
 struct reader {
     struct qn_ptx *m;
-    char *p;
+    char *p, *begin; /* here, and where the statement began */
     int line, depth;
     struct symbol *syms; int n_syms;
     struct label *labels; int n_labels;
@@ -34,8 +34,8 @@ struct reader {
 
 static _Noreturn void bad(struct reader *r, const char *what) {
     char text[160];
-    snprintf(text, sizeof text, "%s", r->p);
-    text[strcspn(text, "\n")] = 0;
+    snprintf(text, sizeof text, "%s", r->begin ? r->begin : r->p);
+    text[strcspn(text, ";\n")] = 0;
     qn_ptx_bad(r->m->name, r->line, text, "%s", what);
 }
 static void own(struct qn_ptx *m, void *p) {
@@ -451,6 +451,7 @@ static void body(struct reader *r) {
     r->depth++;
     do {
         space(r);
+        r->begin = r->p;
         if (!*r->p) bad(r, "ends within an entry");
         if (accept(r, "{")) r->depth++;
         else if (accept(r, "}")) close_brace(r);
@@ -512,6 +513,7 @@ static void skip_braces(struct reader *r) {
 static void top_level(struct reader *r) {
     while (space(r), *r->p) {
         bool is_extern = false;
+        r->begin = r->p;
         while (accept(r, ".visible") || accept(r, ".weak") || accept(r, ".common") || (accept(r, ".extern") && (is_extern = true))) {}
         if (accept(r, ".entry")) entry(r);
         else if (accept(r, ".global")) variable(r, S_GLOBAL, is_extern);

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-enum { QN_CUDA_TOP_MAX = 20 };
+enum { QN_CUDA_TOP_MAX = 20, QN_CUDA_VOCAB_MAX = 1 << 19 };
 
 struct qn_cuda_pick {       /* ranges are those of struct qn_sampling */
     uint64_t seed;

@@ -201,6 +201,22 @@ $(CHECKED_TESTS): $(B)/tests/cuda-checked/%: $(B)/tests/cuda/%.o $(CHECKED_TEST_
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< $(CHECKED_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu-checked.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
 include tests/cuda/ptx/rules.mk
+
+cuda-mutants: ## plant bugs in the CUDA kernels and see that the tests find each (minutes)
+	@scripts/cuda-mutants.py
+# For scripts/cuda-mutants.py: MUTANT_TEST with the objects of MUTANT_SOURCES made anew, headers and sources of folder MUTANT first.
+.PHONY: cuda-mutant cuda-mutants
+MUTANT_OBJS = $(patsubst %,$(MUTANT)/obj/%.o,$(MUTANT_SOURCES))
+MUTANT_FROM = $(firstword $(wildcard $(MUTANT)/$(1)) $(1))
+cuda-mutant: $(MUTANT_OBJS) $(B)/tests/cuda/$(MUTANT_TEST).o $(CHECKED_TEST_OBJS) $(B)/libquern-cuda-emu-checked.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
+	@$(LINK) -rdynamic -o $(MUTANT)/test $(B)/tests/cuda/$(MUTANT_TEST).o $(MUTANT_OBJS) $(CHECKED_TEST_OBJS) $(B)/tests/run.o $(B)/libtest.a \
+	  $(B)/libquern-cuda-emu-checked.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
+$(MUTANT)/obj/%.cu.o:
+	@mkdir -p $(@D)
+	@$(CXX) -I$(MUTANT) $(EMU_CXXFLAGS) $(CHECKED_FLAGS) $(CHECKED_TRACE) -x c++ -c -o $@ $(call MUTANT_FROM,$*.cu)
+$(MUTANT)/obj/%.c.o:
+	@mkdir -p $(@D)
+	@$(CC) -I$(MUTANT) $(ALL_CFLAGS) -fPIC -DQN_CUDA_EMU -c -o $@ $(call MUTANT_FROM,$*.c)
 $(B)/tests/cuda/%.o: ALL_CFLAGS += -DQN_CUDA_EMU
 $(patsubst tests/%.c,$(B)/tests/%,$(CUDA_TEST_C)): $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(PTX_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"

@@ -10,10 +10,10 @@
 
 #include "engine/cuda/runtime.h"
 
-#ifdef __SANITIZE_ADDRESS__
-#define FAULTS_ARE_ASAN 1 /* a stray access ends the process with ASan's own report */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FAULTS_ARE_THE_SANITIZERS 1 /* a stray access, or a report from a signal handler, is theirs */
 #else
-#define FAULTS_ARE_ASAN 0
+#define FAULTS_ARE_THE_SANITIZERS 0
 #endif
 
 __attribute__((unused)) static void *dev_new(size_t bytes) {

@@ -313,7 +313,7 @@ static const char *const said[BUG_COUNT] = {
 TEST(emu, every_planted_bug_is_reported) {
     for (int o = 0; o < N_ORDERS; o++)
         for (int bug = 0; bug < BUG_COUNT; bug++) {
-            if (FAULTS_ARE_ASAN && (bug == BUG_BEYOND_DEVICE || bug == BUG_BEYOND_SHARED)) continue;
+            if (FAULTS_ARE_THE_SANITIZERS && (bug == BUG_BEYOND_DEVICE || bug == BUG_BEYOND_SHARED)) continue;
             int *mem = dev_new(4096);
             cudaMemset(mem, 0, 4096);
             qn_emu_set(orders[o], NULL, o % 2 ? "late" : "now", 2);

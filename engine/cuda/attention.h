@@ -29,10 +29,12 @@ struct qn_cuda_attn_plan {
     int kinds;              /* QN_CUDA_ATTN_* or-ed */
 };
 
+#ifndef __cplusplus /* to C++ the function would hide the struct's constructor */
 struct qn_batch;
 
 /* Fills items[0 .. n_items-1]: every row of the batch with every chunk it looks back on, each once. Pure. */
 void qn_cuda_attn_plan(const struct qn_batch *batch, const struct qn_cuda_attn_limits *lim, struct qn_cuda_item *items, struct qn_cuda_attn_plan *out);
+#endif
 
 /* Items worth having room for with batches of up to n_rows rows: as many as the planner ever makes while rows are few. */
 int qn_cuda_attn_items(const struct qn_cuda_attn_limits *lim, int n_rows);

@@ -113,7 +113,7 @@ template <bool WEIGHTS> QN_DEVICE u64 worth(const view &v, float x, int shift, f
 /* Fills the buckets of [least, greatest]: bucket 0 has the greatest keys. */
 template <bool WEIGHTS> QN_DEVICE void fill_buckets(const view &v, pick_shared &s, uint32_t least, uint32_t greatest, int bits, int shift, float below) {
     for (int i = (int)threadIdx.x; i < BUCKETS; i += PICK_THREADS) s.weight[i] = 0, s.count[i] = 0;
-    if (threadIdx.x == 0) s.crossed.bucket = -1;
+    if (threadIdx.x == 0) s.crossed = pick_shared::crossing{0, 0, 0, -1};
     __syncthreads();
     live_chunks(v, s, [&](int c) {
         lane_entries(v, c, [&](uint32_t id, float x) {

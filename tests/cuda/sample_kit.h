@@ -1,4 +1,4 @@
-/* Picks at random, as the sampler of the CPU and as the card wants them. */
+/* Picks at random, as the sampler of the CPU and as the card wants them, and what the two made of them. */
 #ifndef QN_TESTS_CUDA_SAMPLE_KIT_H
 #define QN_TESTS_CUDA_SAMPLE_KIT_H
 
@@ -138,6 +138,74 @@ static inline void sk_run(struct sk_batch *b, int first, int n, void (*edit)(str
     const void *dev[] = {s.n_picks, s.picks, s.bias, s.ban, s.masks, s.counts, s.feed, s.logits, s.out, s.scratch};
     for (int i = 0; i < 10; i++) cudaFree((void *)(uintptr_t)dev[i]);
     free(p), free(bias), free(ban), free(masks), free(out), free(feed), free(now);
+}
+
+/* --- against the CPU ---------------------------------------------------------------------------------------------- */
+
+struct sk_cpu_pick { int32_t id; struct qn_logprobs lp; };
+
+static inline struct sk_cpu_pick sk_cpu(struct qn_sampler *s, const struct sk_batch *b, const struct sk_pick *k, float *row) {
+    struct sk_cpu_pick r = {0};
+    struct qn_history h = {.tokens = k->history, .n_prompt = k->n_prompt, .n = k->n_history};
+    memcpy(row, b->logits + (size_t)k->row * (size_t)b->stride, (size_t)b->n_vocab * sizeof *row);
+    r.id = qn_sampler_pick(s, &k->p, row, k->has_history ? &h : NULL, k->branch, k->position, k->ban, k->n_ban, k->has_mask ? k->mask : NULL, k->n_top < 0 ? 0 : k->n_top,
+                           k->n_top < 0 ? NULL : &r.lp);
+    return r;
+}
+
+static inline int sk_same_logprobs(const struct qn_cuda_picked *c, const struct sk_cpu_pick *r) {
+    int ok = c->n_top == r->lp.n_top;
+    for (uint32_t i = 0; ok && i < c->n_top; i++) ok = c->top[i].id == r->lp.top[i].id && fabs((double)c->top[i].logprob - (double)r->lp.top[i].logprob) <= 1e-5;
+    if (r->id < 0) return ok && c->logprob == -9999 && c->rank == 0;
+    return ok && c->rank == r->lp.rank && fabs((double)c->logprob - (double)r->lp.logprob) <= 1e-5;
+}
+
+/* Counts after the pick: those of the history, and the drawn id if asked for. */
+static inline int sk_counts_are(const struct sk_batch *b, const struct sk_pick *k, int i, int at, int32_t id) {
+    const uint32_t *c = b->counts + (size_t)at * (size_t)b->n_vocab;
+    int ok = 1;
+    for (int32_t v = 0; v < b->n_vocab; v++) {
+        uint32_t want = 0;
+        for (size_t t = 0; t < k->n_history; t++)
+            if (k->history[t] == v) want = (want + (t >= k->n_prompt)) | QN_CUDA_IN_HISTORY;
+        if (k->has_history && i % 2 && v == id) want = (want + 1) | QN_CUDA_IN_HISTORY;
+        ok &= c[v] == want;
+    }
+    return ok;
+}
+
+static inline int sk_compare(const struct sk_batch *b, struct qn_sampler *s, int with_counts) {
+    float *row = malloc((size_t)b->n_vocab * sizeof *row);
+    int wrong = 0;
+    for (int i = 0; i < b->n; i++) {
+        const struct sk_pick *k = &b->picks[i];
+        struct sk_cpu_pick r = sk_cpu(s, b, k, row);
+        const struct qn_cuda_picked *c = &b->out[i];
+        int ok = c->id == r.id && (k->n_top < 0 || sk_same_logprobs(c, &r)) && (i % 3 == 0 || b->feed[i] == (r.id < 0 ? 0 : r.id));
+        if (ok && (!with_counts || sk_counts_are(b, k, i, i, r.id))) continue;
+        wrong++;
+        qn_test_fail(__FILE__, __LINE__, "vocab %d, pick %d: id %d, wanted %d; rank %u, %u; logprob %.7g, %.7g (T %g, top_p %g, min_p %g, top_k %d, bias %u, bans %u, mask %d, history %d, top %d)",
+                     b->n_vocab, i, c->id, r.id, c->rank, r.lp.rank, (double)c->logprob, (double)r.lp.logprob, (double)k->p.temperature, (double)k->p.top_p, (double)k->p.min_p,
+                     k->p.top_k, k->p.n_bias, k->n_ban, k->has_mask, k->has_history, k->n_top);
+    }
+    free(row);
+    return wrong;
+}
+
+/* n launches of `per` picks each over rows of every kind. */
+static inline int sk_agree(int n_vocab, int launches, int per, uint32_t seed) {
+    struct qn_sampler *s;
+    int wrong = 0;
+    ASSERT_EQ(qn_sampler_open(&s, (uint32_t)n_vocab), 0);
+    for (int i = 0; i < launches && wrong < 5; i++) {
+        struct sk_batch b;
+        sk_batch_random(&b, seed + (uint32_t)i, per, n_vocab, 4, i % 2 ? i / 2 % SK_KINDS : SK_PEAKED);
+        sk_run(&b, 0, per, NULL);
+        wrong += sk_compare(&b, s, i % 8 == 0);
+        sk_batch_free(&b);
+    }
+    qn_sampler_close(s);
+    return wrong;
 }
 
 #endif

@@ -1,94 +1,11 @@
-/* Sampling on the card against qn_sampler_pick, pick by pick: the same ids, ranks and lists, log-probabilities within 1e-5 (in fact the last
- * bit). And against the definition: entries sorted, filtered and added up in double.
- *
- * Where the two could part: sums in double run in different orders, and weights that top_p adds are integers of 2^-shift. A draw then differs if
- * it falls within some 1e-12 of the total beside the border of an entry: expected in 20,000 draws, 1e-7 times. */
+/* Sampling on the card against the definition (entries sorted, filtered and added up in double), against qn_sampler_pick on a few hundred picks
+ * of every kind, and what surrounds it: scores of given ids, a pick alone and among others, ids that feed the next step. Many more picks
+ * are compared in test_sample_many.c, which is too long for the checked build. */
 #include "tests/cuda/sample_kit.h"
-
-struct cpu_pick { int32_t id; struct qn_logprobs lp; };
-
-static struct cpu_pick cpu(struct qn_sampler *s, const struct sk_batch *b, const struct sk_pick *k, float *row) {
-    struct cpu_pick r = {0};
-    struct qn_history h = {.tokens = k->history, .n_prompt = k->n_prompt, .n = k->n_history};
-    memcpy(row, b->logits + (size_t)k->row * (size_t)b->stride, (size_t)b->n_vocab * sizeof *row);
-    r.id = qn_sampler_pick(s, &k->p, row, k->has_history ? &h : NULL, k->branch, k->position, k->ban, k->n_ban, k->has_mask ? k->mask : NULL, k->n_top < 0 ? 0 : k->n_top,
-                           k->n_top < 0 ? NULL : &r.lp);
-    return r;
-}
-
-static int same_logprobs(const struct qn_cuda_picked *c, const struct cpu_pick *r) {
-    int ok = c->n_top == r->lp.n_top;
-    for (uint32_t i = 0; ok && i < c->n_top; i++) ok = c->top[i].id == r->lp.top[i].id && fabs((double)c->top[i].logprob - (double)r->lp.top[i].logprob) <= 1e-5;
-    if (r->id < 0) return ok && c->logprob == -9999 && c->rank == 0;
-    return ok && c->rank == r->lp.rank && fabs((double)c->logprob - (double)r->lp.logprob) <= 1e-5;
-}
-
-/* Counts after the pick: those of the history, and the drawn id if asked for. */
-static int counts_are(const struct sk_batch *b, const struct sk_pick *k, int i, int at, int32_t id) {
-    const uint32_t *c = b->counts + (size_t)at * (size_t)b->n_vocab;
-    int ok = 1;
-    for (int32_t v = 0; v < b->n_vocab; v++) {
-        uint32_t want = 0;
-        for (size_t t = 0; t < k->n_history; t++)
-            if (k->history[t] == v) want = (want + (t >= k->n_prompt)) | QN_CUDA_IN_HISTORY;
-        if (k->has_history && i % 2 && v == id) want = (want + 1) | QN_CUDA_IN_HISTORY;
-        ok &= c[v] == want;
-    }
-    return ok;
-}
-
-static int compare(const struct sk_batch *b, struct qn_sampler *s, int with_counts) {
-    float *row = malloc((size_t)b->n_vocab * sizeof *row);
-    int wrong = 0;
-    for (int i = 0; i < b->n; i++) {
-        const struct sk_pick *k = &b->picks[i];
-        struct cpu_pick r = cpu(s, b, k, row);
-        const struct qn_cuda_picked *c = &b->out[i];
-        int ok = c->id == r.id && (k->n_top < 0 || same_logprobs(c, &r)) && (i % 3 == 0 || b->feed[i] == (r.id < 0 ? 0 : r.id));
-        if (ok && (!with_counts || counts_are(b, k, i, i, r.id))) continue;
-        wrong++;
-        qn_test_fail(__FILE__, __LINE__, "vocab %d, pick %d: id %d, wanted %d; rank %u, %u; logprob %.7g, %.7g (T %g, top_p %g, min_p %g, top_k %d, bias %u, bans %u, mask %d, history %d, top %d)",
-                     b->n_vocab, i, c->id, r.id, c->rank, r.lp.rank, (double)c->logprob, (double)r.lp.logprob, (double)k->p.temperature, (double)k->p.top_p, (double)k->p.min_p,
-                     k->p.top_k, k->p.n_bias, k->n_ban, k->has_mask, k->has_history, k->n_top);
-    }
-    free(row);
-    return wrong;
-}
-
-/* n launches of `per` picks each over rows of every kind. */
-static int agree(int n_vocab, int launches, int per, uint32_t seed) {
-    struct qn_sampler *s;
-    int wrong = 0;
-    ASSERT_EQ(qn_sampler_open(&s, (uint32_t)n_vocab), 0);
-    for (int i = 0; i < launches && wrong < 5; i++) {
-        struct sk_batch b;
-        sk_batch_random(&b, seed + (uint32_t)i, per, n_vocab, 4, i % 2 ? i / 2 % SK_KINDS : SK_PEAKED);
-        sk_run(&b, 0, per, NULL);
-        wrong += compare(&b, s, i % 8 == 0);
-        sk_batch_free(&b);
-    }
-    qn_sampler_close(s);
-    return wrong;
-}
 
 TEST_SLOW(cuda_sample, agrees_with_the_cpu_on_small_vocabularies, 60) {
     static const int sizes[] = {1, 2, 31, 33, 63, 257, 1000, 1023, 1024, 1025};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) EXPECT_EQ(agree(sizes[i], 16, 24, (uint32_t)(1000 * i)), 0);
-}
-
-/* 20,160 picks. */
-TEST_SLOW(cuda_sample, agrees_with_the_cpu_on_twenty_thousand_picks, 180) {
-    EXPECT_EQ(agree(50, 60, 112, 20000), 0);
-    EXPECT_EQ(agree(700, 60, 112, 30000), 0);
-    EXPECT_EQ(agree(2500, 48, 112, 40000), 0);
-    EXPECT_EQ(agree(5001, 12, 112, 50000), 0);
-}
-
-TEST_SLOW(cuda_sample, agrees_with_the_cpu_on_real_vocabularies, 120) {
-    EXPECT_EQ(agree(49152, 8, 3, 60000), 0);
-    EXPECT_EQ(agree(151936, 3, 3, 70000), 0);
-    EXPECT_EQ(agree(262144, 2, 2, 80000), 0);
-    EXPECT_EQ(agree(QN_CUDA_VOCAB_MAX, 2, 1, 90000), 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) EXPECT_EQ(sk_agree(sizes[i], 16, 5, (uint32_t)(1000 * i)), 0);
 }
 
 /* ---- alone, and among others ---- */
@@ -197,10 +114,10 @@ TEST(cuda_sample, scores_given_ids) {
         sk_batch_random(&b, 11 + (uint32_t)kind, N, VOCAB, 3, kind);
         sk_run(&b, 0, N, give);
         for (int i = 0; i < N; i++) {
-            struct cpu_pick r = {.id = i * 37 % 1200};
+            struct sk_cpu_pick r = {.id = i * 37 % 1200};
             qn_sampler_score(s, b.logits + b.picks[i].row * b.stride, (uint32_t)r.id, i % 21, &r.lp);
             EXPECT_EQ(b.out[i].id, r.id < VOCAB ? r.id : 0);
-            if (!same_logprobs(&b.out[i], &r)) qn_test_fail(__FILE__, __LINE__, "kind %d, id %d: rank %u, wanted %u", kind, r.id, b.out[i].rank, r.lp.rank);
+            if (!sk_same_logprobs(&b.out[i], &r)) qn_test_fail(__FILE__, __LINE__, "kind %d, id %d: rank %u, wanted %u", kind, r.id, b.out[i].rank, r.lp.rank);
         }
         sk_batch_free(&b);
     }

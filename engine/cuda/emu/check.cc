@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <map>
 #include <unordered_map>
 #include <vector>
 
@@ -97,11 +98,13 @@ void emu_shadow_copied(const void *to, const void *from, size_t bytes) {
 static std::vector<emu_site> named_sites;
 static uint32_t site_number(const emu_site &s) {
     if (s.pc) return (uint32_t)((intptr_t)s.pc - (intptr_t)&open_shadow + (1 << 30)) & 0x7fffffffu;
-    static struct { const char *file; int line; uint32_t n; } seen[1024];
-    auto &slot = seen[((uintptr_t)s.file * 31 + (uintptr_t)s.line * 7) % 1024];
+    static struct { const char *file; int line; uint32_t n; } recent[1024];
+    static std::map<std::pair<const char *, int>, uint32_t> numbers;
+    auto &slot = recent[((uintptr_t)s.file * 31 + (uintptr_t)s.line * 7) % 1024];
     if (slot.file != s.file || slot.line != s.line) {
-        slot = {s.file, s.line, (uint32_t)named_sites.size()};
-        named_sites.push_back(s);
+        auto it = numbers.emplace(std::make_pair(s.file, s.line), (uint32_t)named_sites.size());
+        if (it.second) named_sites.push_back(s);
+        slot = {s.file, s.line, it.first->second};
     }
     return slot.n | 0x80000000u;
 }

@@ -110,7 +110,8 @@ bool emu_in_device_range(const void *p);
 const void *emu_device_base();
 size_t emu_device_bytes(); /* of the reserved range */
 const char *emu_describe(const void *p, char *text, size_t room);
-const char *emu_code_place(const void *pc, char *text, size_t room);
+const char *emu_code_place(const void *pc, char *text, size_t room);                                       /* "file:line" */
+const char *emu_kernel_name(const void *kernel, const char *otherwise, char *text, size_t room);           /* "name<1, 2>" */
 void emu_catch_faults(); /* once a thread that runs fibers */
 
 /* The checked build's shadow (check.cc) is told what happens to memory outside kernels. */

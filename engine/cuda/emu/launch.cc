@@ -82,8 +82,9 @@ void emu_report(const char *file, int line, const char *fmt, ...) {
     emu_fiber *f = emu_self();
     if (f) {
         const qn_emu_here &h = f->here;
-        n += (size_t)snprintf(text, sizeof text, "kernel %s, block (%u, %u, %u), thread (%u, %u, %u): ", f->block->launch->name, h.block.x, h.block.y, h.block.z,
-                              h.thread.x, h.thread.y, h.thread.z);
+        char name[300];
+        n += (size_t)snprintf(text, sizeof text, "kernel %s, block (%u, %u, %u), thread (%u, %u, %u): ",
+                              emu_kernel_name(f->block->launch->kernel, f->block->launch->name, name, sizeof name), h.block.x, h.block.y, h.block.z, h.thread.x, h.thread.y, h.thread.z);
     }
     if (file) n += (size_t)snprintf(text + n, sizeof text - n, "%s:%d: ", file, line);
     va_list ap;

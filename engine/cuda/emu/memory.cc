@@ -11,6 +11,7 @@
 #include <ucontext.h>
 
 #include <map>
+#include <string>
 
 #include "engine/cuda/emu/block.h"
 #include "engine/cuda/emu/testing.h"
@@ -169,20 +170,34 @@ const char *emu_describe(const void *p, char *text, size_t room) {
     return text;
 }
 
-/* "file:line" of an instruction, by addr2line if there is one; for reports only. */
-const char *emu_code_place(const void *pc, char *text, size_t room) {
+/* First line of what addr2line, if there is one, says of an instruction; for reports only. */
+static bool ask_addr2line(const char *options, const void *pc, char *line, int room) {
     Dl_info info;
     char cmd[600];
-    snprintf(text, room, "code at %p", pc);
-    if (!dladdr(pc, &info) || !info.dli_fname) return text;
-    snprintf(cmd, sizeof cmd, "addr2line -e '%s' 0x%zx 2>/dev/null", info.dli_fname, (size_t)((uintptr_t)pc - (uintptr_t)info.dli_fbase));
+    if (!dladdr(pc, &info) || !info.dli_fname) return false;
+    snprintf(cmd, sizeof cmd, "addr2line %s -e '%s' 0x%zx 2>/dev/null", options, info.dli_fname, (size_t)((uintptr_t)pc - (uintptr_t)info.dli_fbase));
     FILE *f = popen(cmd, "r");
-    char line[500];
-    if (f && fgets(line, sizeof line, f) && line[0] != '?') {
-        line[strcspn(line, "\n ")] = 0;
-        snprintf(text, room, "%s", line);
-    }
+    bool ok = f && fgets(line, room, f) && line[0] != '?';
+    if (ok) line[strcspn(line, "\n")] = 0;
     if (f) pclose(f);
+    return ok;
+}
+const char *emu_code_place(const void *pc, char *text, size_t room) {
+    char line[500];
+    if (!ask_addr2line("", pc, line, sizeof line)) snprintf(text, room, "code at %p", pc);
+    else line[strcspn(line, " ")] = 0, snprintf(text, room, "%s", line);
+    return text;
+}
+const char *emu_kernel_name(const void *kernel, const char *otherwise, char *text, size_t room) {
+    static std::map<const void *, std::string> names; /* asking takes milliseconds */
+    static pthread_mutex_t names_lock = PTHREAD_MUTEX_INITIALIZER;
+    char line[500];
+    pthread_mutex_lock(&names_lock);
+    std::string &name = names[kernel];
+    if (name.empty() && ask_addr2line("-f -C", kernel, line, sizeof line)) name.assign(line, strcspn(line, "("));
+    if (name.empty()) name = otherwise;
+    snprintf(text, room, "%s", name.c_str() + (name.compare(0, 5, "void ") == 0 ? 5 : 0));
+    pthread_mutex_unlock(&names_lock);
     return text;
 }
 

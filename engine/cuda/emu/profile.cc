@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -30,11 +31,12 @@ struct place_in_warp { /* of one warp at one site */
 struct site_key {
     std::string kernel;
     uint32_t site;
-    bool operator<(const site_key &o) const { return kernel != o.kernel ? kernel < o.kernel : site < o.site; }
+    bool write; /* cp.async reads and writes in one place */
+    bool operator<(const site_key &o) const { return std::tie(kernel, site, write) < std::tie(o.kernel, o.site, o.write); }
 };
 struct site_sum {
     qn_emu_traffic t;
-    bool write, shared;
+    bool shared;
     size_t bytes;
 };
 static std::unordered_map<uint64_t, place_in_warp> running; /* warp and site, of the running block */
@@ -86,10 +88,12 @@ static uint64_t least_wavefronts(const request &r, size_t bytes) {
 }
 
 void emu_profile_block_ends(emu_block *b) {
+    char name[300];
+    emu_kernel_name(b->launch->kernel, b->launch->name, name, sizeof name);
     for (auto &entry : running) {
         const place_in_warp &w = entry.second;
-        site_sum &s = sums[site_key{b->launch->name, (uint32_t)(entry.first >> 1)}];
-        s.write = w.write, s.shared = w.shared, s.bytes = w.bytes;
+        site_sum &s = sums[site_key{name, (uint32_t)(entry.first >> 1), w.write}];
+        s.shared = w.shared, s.bytes = w.bytes;
         for (const request &r : w.requests) {
             s.t.requests++;
             s.t.bytes += (uint64_t)__builtin_popcount(r.lanes) * w.bytes;
@@ -110,7 +114,7 @@ extern "C" int qn_emu_profile_get(const char *kernel, enum qn_emu_traffic_kind k
     int found = 0;
     for (const auto &e : sums) {
         const site_sum &s = e.second;
-        if (!strstr(e.first.kernel.c_str(), kernel) || s.shared != (kind >= QN_EMU_SHARED_READS) || s.write != (kind % 2 == 1)) continue;
+        if (!strstr(e.first.kernel.c_str(), kernel) || s.shared != (kind >= QN_EMU_SHARED_READS) || e.first.write != (kind % 2 == 1)) continue;
         if (bytes && s.bytes != (size_t)bytes) continue;
         found++;
         out->requests += s.t.requests, out->bytes += s.t.bytes;
@@ -124,7 +128,7 @@ extern "C" void qn_emu_profile_print(void) {
     for (const auto &e : sums) {
         const qn_emu_traffic &t = e.second.t;
         printf("    %s %s: %zu bytes %s %s: %llu requests, ", e.first.kernel.c_str(), emu_site_text(e.first.site, text, sizeof text), e.second.bytes,
-               e.second.shared ? "shared" : "device", e.second.write ? "written" : "read", (unsigned long long)t.requests);
+               e.second.shared ? "shared" : "device", e.first.write ? "written" : "read", (unsigned long long)t.requests);
         if (e.second.shared) printf("%llu wavefronts (least %llu)\n", (unsigned long long)t.wavefronts, (unsigned long long)t.wavefronts_least);
         else printf("%llu sectors (least %llu)\n", (unsigned long long)t.sectors, (unsigned long long)t.sectors_least);
     }

@@ -108,6 +108,10 @@ void qn_ptx_take(struct insn *i, struct line *ln, int k, unsigned width) {
         break;
     case OPD_SINK: i->o[k] = R_SINK, i->width[k] = (uint8_t)(width ? width : 4); break;
     case OPD_IMM: {
+        if (width == 1 && k >= i->n_dst && (o->imm == 0 || o->imm == -1)) { /* false or true in all lanes */
+            i->o[k] = qn_ptx_const(ln->m, (uint32_t)o->imm, 4);
+            break;
+        }
         if (width < 2 || k < i->n_dst) qn_ptx_bad(ln->where, ln->number, ln->text, "operand %d is a constant", k);
         int64_t low = width == 8 ? INT64_MIN : -(1ll << (8 * width - 1));
         if (width < 8 && (o->imm < low || o->imm >= 1ll << (8 * width))) qn_ptx_bad(ln->where, ln->number, ln->text, "constant %d does not fit in %u bytes", k, width);

@@ -105,7 +105,7 @@ lint: ## warnings as errors, cppcheck, include arrows, manual pages and unit fil
 	@scripts/lint.sh
 
 libs: $(LIBS)
-tests: $(TESTS) $(TOOLS) $(FUZZERS) $(B)/fake-quernd $(B)/quern-cuda-emu.so
+tests: $(TESTS) $(TOOLS) $(FUZZERS) $(B)/fake-quernd $(B)/quern-cuda-emu.so $(B)/tests/cuda/bench_cuda
 benches: $(BENCHES)
 fuzzers: $(FUZZERS)
 
@@ -161,7 +161,8 @@ CHECKED_FLAGS := -DQN_EMU_CHECKED
 CHECKED_TRACE := -fsanitize=thread --param=tsan-instrument-func-entry-exit=0
 CHECKED_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu-checked/%.o,$(EMU_CC))
 CHECKED_TEST_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(EMU_TEST_CU))
-CHECKED_NOT := tests/cuda/test_ptx_%.c tests/cuda/test_sample_many.c # no kernels in these; and tests/cuda/test_x.c that would take minutes
+# No kernels in the first; the others would take minutes.
+CHECKED_NOT := tests/cuda/test_ptx_%.c tests/cuda/test_sample_many.c tests/cuda/test_backend.c tests/cuda/test_serve.c
 CHECKED_TESTS := $(if $(findstring -fsanitize,$(OPT_$(V))),,$(patsubst tests/cuda/%.c,$(B)/tests/cuda-checked/%,$(filter-out $(CHECKED_NOT),$(CUDA_TEST_C))))
 
 # What a plug-in uses of engine/ it brings along, as the daemon may have been linked without it.
@@ -221,6 +222,9 @@ $(B)/tests/cuda/%.o: ALL_CFLAGS += -DQN_CUDA_EMU
 $(patsubst tests/%.c,$(B)/tests/%,$(CUDA_TEST_C)): $(B)/tests/cuda/%: $(B)/tests/cuda/%.o $(EMU_TEST_OBJS) $(PTX_OBJS) $(B)/libquern-cuda-emu.a $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
 	@$(LINK) -rdynamic -o $@ $< $(EMU_TEST_OBJS) $(PTX_OBJS) $(B)/tests/run.o $(B)/libtest.a $(B)/libquern-cuda-emu.a $(LIBS) $(PKG_LIBS) -lstdc++ -lm -ldl
+$(B)/tests/cuda/bench_cuda: $(B)/tests/cuda/bench_cuda.o $(B)/libquern-cuda-emu.a $(LIBS)
+	@echo "  ld $@"
+	@$(LINK) -o $@ $< $(B)/libquern-cuda-emu.a $(LIBS) -lstdc++ -lm -ldl
 
 # libquern-server.a defines functions that libmicrohttpd must find in the executable (server/mhd_errors.c), hence
 # -rdynamic and --whole-archive for it.
@@ -252,7 +256,7 @@ $(B)/nv/%.cu.o: %.cu | toolkit
 
 $(B)/quern-cuda.so: $(CUDA_OBJ) engine/cuda/plugin.map
 	@echo "  ld $@"
-	@$(CC) -shared -o $@ $(filter %.o,$^) -Wl,-z,relro,-z,now,--no-undefined,--version-script=engine/cuda/plugin.map -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread -lm
+	@$(CXX) -shared -static-libstdc++ -static-libgcc -o $@ $(filter %.o,$^) -Wl,-z,relro,-z,now,--no-undefined,--version-script=engine/cuda/plugin.map -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lpthread -lm
 
 # The tests of tests/cuda and the table of kernels against the real runtime, for `make gpu-check`. What is about the emulator itself stays.
 GPU_TEST_C := $(filter-out tests/cuda/test_emu%.c tests/cuda/test_ptx%.c,$(CUDA_TEST_C)) tests/cuda/bench_cuda.c
@@ -265,7 +269,7 @@ $(B)/gpu/%.o: %.c | toolkit
 	@$(CC) $(ALL_CFLAGS) -I$(CUDA_HOME)/include -c -o $@ $<
 $(GPU_TESTS): $(B)/gpu/%: $(B)/gpu/%.o $(filter-out $(patsubst %.c,$(B)/nv/%.o,$(PLUGIN_C) engine/cuda/plugin.c),$(CUDA_OBJ)) $(B)/tests/run.o $(B)/libtest.a $(LIBS)
 	@echo "  ld $@"
-	@$(LINK) -rdynamic -o $@ $(filter-out $(if $(findstring bench_cuda,$@),$(B)/tests/run.o),$^) $(PKG_LIBS) -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lm
+	@$(LINK) -rdynamic -o $@ $(filter-out $(if $(findstring bench_cuda,$@),$(B)/tests/run.o),$^) $(PKG_LIBS) -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lrt -ldl -lm
 
 # The whole front end with a scripted api and engine behind it (tests/http, the front end's own cost).
 $(B)/quern: $(call obj,$(CLI_C)) $(B)/libquern-engine.a

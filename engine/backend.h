@@ -18,6 +18,7 @@
 
 #include "engine/base/err.h"
 #include "engine/model.h"
+#include "engine/sampler.h"
 
 enum { QN_KV_BLOCK = 16 }; /* tokens of one KV block */
 
@@ -61,6 +62,7 @@ struct qn_backend_opts {
     int rows_max;           /* most rows of a step */
     int seqs_max;           /* most sequences of a step; 0: rows_max */
     int out_max;            /* most rows of one logits call */
+    int picks_max;          /* most picks of one sample call; 0: out_max */
     int n_ctx;              /* most positions of a sequence */
     int device;             /* card number */
 };
@@ -69,6 +71,19 @@ struct qn_linear {          /* out[R, n_out] = act . w^T (+ bias) */
     const struct qn_weight *w;
     const struct qn_weight *bias;  /* NULL: none */
     struct qn_vec *out;
+};
+
+struct qn_backend_pick {    /* one draw, or one score, from a row of logits: the arguments of qn_sampler_pick and _score */
+    int32_t row;            /* of the rows of the call */
+    int32_t given;          /* >= 0: nothing is drawn, this id is scored */
+    const struct qn_sampling *sampling;
+    uint32_t branch, position;
+    const uint32_t *ban;
+    uint32_t n_ban;
+    int n_top;
+    struct qn_logprobs *lp; /* out; NULL: not wanted */
+    int32_t id;             /* out, of a draw */
+    int done;               /* out: 1: id and lp are there; 0: left to the host */
 };
 
 struct qn_backend_load {    /* how the compute threads fare beside whatever else the machine runs */
@@ -121,6 +136,11 @@ struct qn_backend_ops {
      * logit scale and softcap applied. n <= out_max. */
     const float *(*logits)(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain,
                            float eps, const struct qn_weight *w, const struct qn_weight *bias);
+
+    /* NULL, or logits as above and draws from them where they are, over the first n_vocab ids (sampler.h). Which picks it does is a matter
+     * of each pick alone, so that neighbours change no bits. Returns the logits in host memory if some are left, else NULL. */
+    const float *(*sample)(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain, float eps,
+                           const struct qn_weight *w, const struct qn_weight *bias, int n_vocab, struct qn_backend_pick *picks, int n_picks);
 
     /* From here to `end`, the batch is `b`, whose rows are rows[0..b->n_rows-1] (ascending) of the one before: moves these
      * rows of the n vectors v together. b->n_rows >= 1; out_row of b is not read. */

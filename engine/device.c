@@ -52,10 +52,8 @@ static int load(int which, const char *device, const char *dir, const struct qn_
     memcpy(&fn, &symbol, sizeof fn); /* ISO C has no cast from an object's pointer to a function's */
     const struct qn_device_plugin *p = fn ? fn() : NULL;
     if (!p || p->abi != QN_DEVICE_ABI || memcmp(p->sizes, sizes, sizeof sizes)) {
-        int abi = p ? p->abi : 0;
         dlclose(so);
-        return qn_fail(err, QN_E_DEVICE, "device %.16s: %.120s belongs to another version of quernd (its interface is %d, ours %d)",
-                       device, path, abi, QN_DEVICE_ABI);
+        return qn_fail(err, QN_E_DEVICE, "device %.16s: %.140s belongs to another version of quernd; both have to be built together", device, path);
     }
     *out = p; /* never closed: a driver's threads and exit handlers live on in it */
     return 0;

@@ -26,6 +26,7 @@ struct qn_pick {            /* one logits row to be sampled or scored; filled be
     int follows;            /* a draft row behind another pick of the same seq */
     int32_t draft;          /* the guess that comes after this token, to be confirmed; -1: none */
     int32_t id;             /* out */
+    int done;               /* the backend has made it already */
     struct qn_logprobs lp;  /* out */
 };
 
@@ -76,6 +77,7 @@ struct qn_engine {
     int32_t *tokens, *positions, *out_rows;
     struct qn_batch_seq *batch_seqs;
     struct qn_pick *picks;
+    struct qn_backend_pick *drawn; /* [picks_max]: the same as the backend sees them; NULL: it draws nothing */
     const float *logits;
     struct qn_engine_stats now;
     struct qn_pace pace;

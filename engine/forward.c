@@ -176,8 +176,17 @@ void qn_forward_step(struct qn_forward *f, const struct qn_batch *batch) {
     op->end(b);
 }
 
-const float *qn_forward_logits(struct qn_forward *f, const int32_t *rows, int n) {
+/* Where the wanted rows lie now. */
+static const int32_t *rows_now(struct qn_forward *f, const int32_t *rows, int n) {
     assert(n >= 1 && n <= f->b->opts.out_max && n <= f->b->opts.rows_max);
     for (int i = 0; i < n; i++) f->last_rows[i] = f->at[rows[i]];
-    return f->b->ops->logits(f->b, f->x, f->last_rows, n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b);
+    return f->last_rows;
+}
+
+const float *qn_forward_logits(struct qn_forward *f, const int32_t *rows, int n) {
+    return f->b->ops->logits(f->b, f->x, rows_now(f, rows, n), n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b);
+}
+
+const float *qn_forward_sample(struct qn_forward *f, const int32_t *rows, int n, int n_vocab, struct qn_backend_pick *picks, int n_picks) {
+    return f->b->ops->sample(f->b, f->x, rows_now(f, rows, n), n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b, n_vocab, picks, n_picks);
 }

@@ -19,4 +19,7 @@ void qn_forward_step(struct qn_forward *f, const struct qn_batch *batch);
 /* [n, n_vocab] f32, valid until the next call; rows are row numbers of the last step; n <= out_max. */
 const float *qn_forward_logits(struct qn_forward *f, const int32_t *rows, int n);
 
+/* As logits, and the picks drawn where the logits are. Only if the backend has `sample`; see there. */
+const float *qn_forward_sample(struct qn_forward *f, const int32_t *rows, int n, int n_vocab, struct qn_backend_pick *picks, int n_picks);
+
 #endif

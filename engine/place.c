@@ -75,7 +75,7 @@ static int device_pool(struct qn_engine *e, struct qn_err *err) {
 
 static int open_on(struct qn_engine *e, const char *device, struct qn_err *err) {
     struct qn_backend_opts o = {.n_threads = e->opts.n_threads, .cores = e->opts.cores, .isa = e->opts.isa, .kv_blocks = e->info.kv_blocks, .kv_type = e->kv_type,
-                                .rows_max = e->opts.step_rows, .seqs_max = e->opts.max_seqs, .out_max = e->out_max, .n_ctx = e->info.n_ctx};
+                                .rows_max = e->opts.step_rows, .seqs_max = e->opts.max_seqs, .out_max = e->out_max, .picks_max = e->out_max + e->opts.max_seqs, .n_ctx = e->info.n_ctx};
     int rc = qn_device_open(&e->backend, device, e->opts.plugin_dir, &e->model->desc, &o, need_bytes(e), e->device_note, err);
     if (rc == 0) rc = qn_forward_open(&e->forward, e->model, e->backend, err);
     if (rc == 0 && e->backend->ops->kv_pool) rc = device_pool(e, err);

@@ -133,11 +133,16 @@ static int take_sampler(struct qn_engine *e) {
         if (!atomic_exchange_explicit(&e->sampler_busy[i], 1, memory_order_acquire)) return i;
 }
 
+static uint32_t n_banned(const struct qn_pick *k) {
+    return (int)k->position - k->seq->group->spec.n_prompt < k->st->job.min_tokens ? k->st->n_ban : 0;
+}
+
 /* One pick; runs on a compute thread. Which scratch it gets does not change what it yields. */
 static void pick_one(void *arg, int i) {
     struct qn_engine *e = arg;
     struct qn_pick *k = &e->picks[i];
     const struct qn_job *j = &k->st->job;
+    if (k->done) return;
     const float *row = e->logits + (size_t)k->logits_row * (size_t)e->model->desc.n_vocab;
     int s = take_sampler(e);
     if (k->score_id >= 0) {
@@ -147,7 +152,7 @@ static void pick_one(void *arg, int i) {
         if (k->copy) own = memcpy(e->sampler_row[s], row, (size_t)e->info.n_vocab * sizeof *row);
         int n_prompt = k->seq->group->spec.n_prompt;
         struct qn_history h = {.tokens = k->seq->tokens, .n_prompt = (size_t)n_prompt, .n = k->position};
-        uint32_t n_ban = (int)k->position - n_prompt < j->min_tokens ? k->st->n_ban : 0;
+        uint32_t n_ban = n_banned(k);
         k->id = qn_sampler_pick(e->samplers[s], &j->sampling, own, &h, (uint32_t)k->branch, k->position, k->st->ban, n_ban, NULL,
                                 j->n_logprobs < 0 ? 0 : j->n_logprobs, j->n_logprobs < 0 ? NULL : &k->lp);
     }
@@ -182,11 +187,32 @@ static void use_pick(struct qn_engine *e, const struct qn_pick *k) {
     tell(e, st);
 }
 
+/* Logits, and the picks that the backend draws itself; 1: some are left for the host. */
+static int draw(struct qn_engine *e, const int32_t *rows, int n_rows, int n_picks) {
+    if (!e->drawn) {
+        e->logits = qn_forward_logits(e->forward, rows, n_rows);
+        return 1;
+    }
+    for (int i = 0; i < n_picks; i++) {
+        struct qn_pick *k = &e->picks[i];
+        const struct qn_job *j = &k->st->job;
+        int scored = k->score_id >= 0, n_top = scored ? j->prompt_logprobs : j->n_logprobs;
+        e->drawn[i] = (struct qn_backend_pick){.row = k->logits_row, .given = k->score_id, .sampling = &j->sampling, .branch = (uint32_t)k->branch,
+                                               .position = k->position, .ban = k->st->ban, .n_ban = scored ? 0 : n_banned(k), .n_top = n_top < 0 ? 0 : n_top,
+                                               .lp = scored || n_top >= 0 ? &k->lp : NULL};
+    }
+    e->logits = qn_forward_sample(e->forward, rows, n_rows, (int)e->info.n_vocab, e->drawn, n_picks);
+    for (int i = 0; i < n_picks; i++) {
+        e->picks[i].done = e->drawn[i].done;
+        if (e->drawn[i].done) e->picks[i].id = e->drawn[i].id;
+    }
+    return e->logits != NULL;
+}
+
 /* Runs the picks gathered so far against one logits call. */
 static void flush_picks(struct qn_engine *e, const int32_t *rows, int n_rows, int n_picks) {
     if (n_rows == 0) return;
-    e->logits = qn_forward_logits(e->forward, rows, n_rows);
-    e->backend->ops->parallel(e->backend, n_picks, pick_one, e);
+    if (draw(e, rows, n_rows, n_picks)) e->backend->ops->parallel(e->backend, n_picks, pick_one, e);
     for (int i = 0; i < n_picks; i++) use_pick(e, &e->picks[i]);
 }
 
@@ -439,7 +465,8 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
     /* Each logits row gives one pick, but for prompts that fork; all branches together hold at most max_seqs slots. */
     e->picks_max = e->out_max + e->opts.max_seqs;
     e->picks = calloc((size_t)e->picks_max, sizeof *e->picks);
-    if (!e->tokens || !e->positions || !e->out_rows || !e->batch_seqs || !e->picks) return qn_fail(err, QN_E_NOMEM, "no memory for a step");
+    if (e->backend->ops->sample) e->drawn = calloc((size_t)e->picks_max, sizeof *e->drawn);
+    if (!e->tokens || !e->positions || !e->out_rows || !e->batch_seqs || !e->picks || (e->backend->ops->sample && !e->drawn)) return qn_fail(err, QN_E_NOMEM, "no memory for a step");
     for (int i = 0; i < e->n_samplers; i++) {
         e->sampler_row[i] = malloc((size_t)e->model->desc.n_vocab * sizeof(float));
         if (!e->sampler_row[i] || qn_sampler_open(&e->samplers[i], e->info.n_vocab) < 0) return qn_fail(err, QN_E_NOMEM, "no memory for the samplers");
@@ -461,4 +488,5 @@ void qn_engine_step_close(struct qn_engine *e) {
     free(e->out_rows);
     free(e->batch_seqs);
     free(e->picks);
+    free(e->drawn);
 }

@@ -82,7 +82,7 @@ static int open_streams(struct qn_cuda *c) {
     return rc;
 }
 
-static int open_upload(struct qn_cuda *c, struct qn_cuda_upload *u, size_t bytes) {
+int qn_cuda_upload_open(struct qn_cuda *c, struct qn_cuda_upload *u, size_t bytes) {
     int rc = (u->dev = qn_cuda_take(c, bytes)) ? 0 : -1;
     for (int i = 0; i < 2 && rc == 0; i++) {
         rc = qn_cuda_ok(c, cudaHostAlloc((void **)&u->host[i], bytes, cudaHostAllocDefault));
@@ -115,9 +115,9 @@ static int open_steps(struct qn_cuda *c) {
     c->limits.items_max = qn_cuda_attn_items(&c->limits, o->rows_max);
     qn_cuda_layout_init(&c->layout, o->rows_max, o->seqs_max, o->n_ctx, c->limits.items_max);
     qn_cuda_layout_init(&c->out_layout, o->rows_max, 0, 0, 0);
-    int rc = open_upload(c, &c->up, c->layout.bytes);
-    if (rc == 0) rc = open_upload(c, &c->up_narrow, c->layout.bytes);
-    if (rc == 0) rc = open_upload(c, &c->up_out, c->out_layout.bytes);
+    int rc = qn_cuda_upload_open(c, &c->up, c->layout.bytes);
+    if (rc == 0) rc = qn_cuda_upload_open(c, &c->up_narrow, c->layout.bytes);
+    if (rc == 0) rc = qn_cuda_upload_open(c, &c->up_out, c->out_layout.bytes);
     if (rc < 0) return rc;
     qn_cuda_layout_step(&c->layout, c->up.dev, &c->step, &c->step_logits);
     qn_cuda_layout_step(&c->layout, c->up_narrow.dev, &c->step_narrow, NULL);
@@ -191,10 +191,11 @@ int qn_cuda_open(struct qn_backend **out, const struct qn_model_desc *desc, cons
     if (!c) return qn_fail(err, QN_E_NOMEM, "no memory for the CUDA backend");
     c->base = (struct qn_backend){.ops = &qn_cuda_ops, .desc = desc, .opts = *o};
     c->base.opts.n_threads = 1;
+    if (o->picks_max < 1) c->base.opts.picks_max = o->out_max;
     if (o->seqs_max < 1 || o->seqs_max > o->rows_max) c->base.opts.seqs_max = o->rows_max;
     open_kv(c);
     rc = name_device(c, o->device, err);
-    if (rc == 0 && (open_streams(c) < 0 || open_steps(c) < 0 || open_scratch(c) < 0 || open_rope(c) < 0))
+    if (rc == 0 && (open_streams(c) < 0 || open_steps(c) < 0 || open_scratch(c) < 0 || open_rope(c) < 0 || qn_cuda_sample_open(c, c->base.opts.picks_max) < 0))
         rc = qn_fail(err, c->lost ? QN_E_DEVICE : QN_E_NOMEM, "%s has no memory for the scratch of %d rows%s%s", c->base.device_name, o->rows_max,
                      c->lost ? ": " : "", c->lost ? c->lost : "");
     if (rc < 0) qn_cuda_close(&c->base);
@@ -222,11 +223,13 @@ void qn_cuda_close(struct qn_backend *b) {
     close_upload(&c->up);
     close_upload(&c->up_narrow);
     close_upload(&c->up_out);
+    close_upload(&c->up_picks);
     for (int i = 0; i < 2; i++) {
         if (c->stage[i]) cudaFreeHost(c->stage[i]);
         if (c->staged[i]) cudaEventDestroy(c->staged[i]);
     }
     if (c->logits_host) cudaFreeHost(c->logits_host);
+    if (c->picked_host) cudaFreeHost(c->picked_host);
     if (c->logits_done) cudaEventDestroy(c->logits_done);
     if (c->copy) cudaStreamDestroy(c->copy);
     if (c->compute) cudaStreamDestroy(c->compute);

@@ -14,6 +14,7 @@
 #include "engine/cuda/matmul.h"
 #include "engine/device.h"
 #include "engine/cuda/runtime.h"
+#include "engine/cuda/sample.h"
 #include "engine/cuda/step.h"
 
 enum {
@@ -70,6 +71,9 @@ struct qn_cuda {
     struct qn_act out_act;          /* [out_max, d_model] */
     float *logits, *logits_host;    /* [out_max, n_vocab], on the card and pinned */
     cudaEvent_t logits_done;
+    struct qn_cuda_upload up_picks;
+    struct qn_cuda_sampling sampling;
+    struct qn_cuda_picked *picked_host; /* pinned */
 
     struct qn_cuda_layout layout, out_layout; /* of steps; of logits calls that the step's descriptor did not foresee */
     struct qn_cuda_upload up, up_narrow, up_out;
@@ -115,8 +119,22 @@ int qn_cuda_call(struct qn_cuda *c, int kind, const void *what);
 
 /* cuda_ops.c */
 extern const struct qn_backend_ops qn_cuda_ops;
+/* The host buffer whose last copy is over: that was two uploads ago, so nobody waits. send: its first n bytes, in `compute`'s order. */
+uint8_t *qn_cuda_next_host(struct qn_cuda *c, struct qn_cuda_upload *u);
+void qn_cuda_send(struct qn_cuda *c, struct qn_cuda_upload *u, size_t n);
+/* Logits on the card; in host memory, NaN if the card is lost. Waits for everything before. */
+void qn_cuda_make_logits(struct qn_cuda *c, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain, float eps,
+                         const struct qn_weight *w, const struct qn_weight *bias);
+const float *qn_cuda_fetch_logits(struct qn_cuda *c, int n);
+void qn_cuda_wait(struct qn_cuda *c);
+
+/* cuda_sample.c */
+int qn_cuda_sample_open(struct qn_cuda *c, int picks_max);
+const float *qn_cuda_op_sample(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n_rows, const struct qn_weight *gain, float eps,
+                               const struct qn_weight *w, const struct qn_weight *bias, int n_vocab, struct qn_backend_pick *picks, int n);
 
 /* backend.c */
+int qn_cuda_upload_open(struct qn_cuda *c, struct qn_cuda_upload *u, size_t bytes);
 int qn_cuda_probe(int device, struct qn_device_info *out, struct qn_err *err);
 int qn_cuda_open(struct qn_backend **out, const struct qn_model_desc *desc, const struct qn_backend_opts *o, struct qn_err *err);
 void qn_cuda_close(struct qn_backend *b);

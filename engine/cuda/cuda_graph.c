@@ -4,6 +4,9 @@
  * were called, and the end of the step launches the graph. What differs between steps is read from the descriptor on the card;
  * grids are those of the bucket, and blocks beyond the counts in the descriptor's head do nothing.
  *
+ * The first step of a bucket is launched directly, with the bucket's grids, so that the driver has loaded every kernel before one is
+ * recorded (it loads at the first launch, which a recording may not survive), and what comes once costs no recording.
+ *
  * Steps that leave rows behind (prompts) are launched directly: they take milliseconds, and their shapes are many. */
 #include "engine/cuda/cuda.h"
 
@@ -23,12 +26,13 @@ void qn_cuda_graph_begin(struct qn_cuda *c, const struct qn_batch *batch) {
     int items = qn_cuda_items_bucket(c->plan.n_items);
     struct qn_cuda_graph *g = find(c, rows, items, c->plan.kinds);
     if (!g && c->n_graphs == QN_CUDA_GRAPHS) return;
-    c->mode = g ? QN_CUDA_REPLAY : QN_CUDA_CAPTURE;
     if (!g) {
-        if (qn_cuda_ok(c, cudaStreamBeginCapture(c->compute, cudaStreamCaptureModeThreadLocal)) < 0) return;
         g = &c->graph[c->n_graphs++];
         *g = (struct qn_cuda_graph){.rows = rows, .items = items, .kinds = c->plan.kinds};
+    } else {
+        c->mode = g->exec ? QN_CUDA_REPLAY : QN_CUDA_CAPTURE;
     }
+    if (c->mode == QN_CUDA_CAPTURE) qn_cuda_ok(c, cudaStreamBeginCapture(c->compute, cudaStreamCaptureModeThreadLocal));
     c->rows = rows;
     c->plan.n_items = items;
     c->graph_now = g;

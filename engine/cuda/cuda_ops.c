@@ -44,14 +44,13 @@ static struct qn_act *op_act(struct qn_backend *b, int width) {
 /* The card belongs to a thread, not to the process. */
 static void op_attach(struct qn_backend *b) { qn_cuda_ok(qn_cuda_of(b), cudaSetDevice(b->opts.device)); }
 
-/* The host buffer whose last copy is over: that was two steps ago, so nobody waits. */
-static uint8_t *next_host(struct qn_cuda *c, struct qn_cuda_upload *u) {
+uint8_t *qn_cuda_next_host(struct qn_cuda *c, struct qn_cuda_upload *u) {
     u->turn ^= 1;
     qn_cuda_ok(c, cudaEventSynchronize(u->sent[u->turn]));
     return u->host[u->turn];
 }
 
-static void send(struct qn_cuda *c, struct qn_cuda_upload *u, size_t n) {
+void qn_cuda_send(struct qn_cuda *c, struct qn_cuda_upload *u, size_t n) {
     if (c->lost) return;
     qn_cuda_ok(c, cudaMemcpyAsync(u->dev, u->host[u->turn], n, cudaMemcpyHostToDevice, c->compute));
     qn_cuda_ok(c, cudaEventRecord(u->sent[u->turn], c->compute));
@@ -60,9 +59,9 @@ static void send(struct qn_cuda *c, struct qn_cuda_upload *u, size_t n) {
 static void op_begin(struct qn_backend *b, const struct qn_batch *batch) {
     struct qn_cuda *c = qn_cuda_of(b);
     c->n_logits = batch->n_out < b->opts.out_max ? batch->n_out : b->opts.out_max;
-    uint8_t *host = next_host(c, &c->up);
+    uint8_t *host = qn_cuda_next_host(c, &c->up);
     size_t n = qn_cuda_layout_fill(&c->layout, host, batch, batch->out_row, batch->n_out, c->n_logits, &c->limits, &c->plan);
-    send(c, &c->up, n);
+    qn_cuda_send(c, &c->up, n);
     c->now = &c->step;
     c->rows = batch->n_rows;
     qn_cuda_graph_begin(c, batch);
@@ -126,9 +125,9 @@ static void op_attention(struct qn_backend *b, int layer, const struct qn_vec *q
 static void op_narrow(struct qn_backend *b, const struct qn_batch *batch, const int32_t *rows, struct qn_vec *const *v, int n) {
     struct qn_cuda *c = qn_cuda_of(b);
     assert(c->mode == QN_CUDA_DIRECT);
-    uint8_t *host = next_host(c, &c->up_narrow);
+    uint8_t *host = qn_cuda_next_host(c, &c->up_narrow);
     size_t bytes = qn_cuda_layout_fill(&c->layout, host, batch, rows, batch->n_rows, 0, &c->limits, &c->plan);
-    send(c, &c->up_narrow, bytes);
+    qn_cuda_send(c, &c->up_narrow, bytes);
     c->now = &c->step_narrow;
     c->rows = batch->n_rows;
     for (int i = 0; i < n && !c->lost; i++) qn_cuda_narrow(&v[i]->d, c->now, c->rows, c->compute);
@@ -145,31 +144,44 @@ static struct qn_cuda_step logits_step(struct qn_cuda *c, const int32_t *rows, i
         s.out_row = c->iota + rows[0];
         return s;
     }
-    uint8_t *host = next_host(c, &c->up_out);
+    uint8_t *host = qn_cuda_next_host(c, &c->up_out);
     struct qn_cuda_head head = {.n_rows = n, .n_out = n};
     memcpy(host, &head, sizeof head);
     memcpy(host + c->out_layout.out_row, rows, (size_t)n * sizeof *rows);
-    send(c, &c->up_out, c->out_layout.out_row + (size_t)n * sizeof *rows);
+    qn_cuda_send(c, &c->up_out, c->out_layout.out_row + (size_t)n * sizeof *rows);
     return c->step_out;
+}
+
+void qn_cuda_make_logits(struct qn_cuda *c, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain, float eps,
+                         const struct qn_weight *w, const struct qn_weight *bias) {
+    const struct qn_model_desc *d = c->base.desc;
+    assert(n >= 1 && n <= c->base.opts.out_max);
+    struct qn_cuda_step s = logits_step(c, rows, n);
+    struct qn_cuda_product l = {.w = w->m, .bias = bias ? bias->v : NULL, .out = {.width = d->n_vocab, .v = c->logits}};
+    if (c->lost) return;
+    qn_cuda_norm_out(&x->d, gain->v, eps, &c->out_act.d, &s, n, c->compute);
+    qn_cuda_logits(&c->out_act.d, &l, d->logit_scale, d->logit_softcap, &s, n, c->compute);
+}
+
+void qn_cuda_wait(struct qn_cuda *c) {
+    if (c->lost) return;
+    qn_cuda_ok(c, cudaEventRecord(c->logits_done, c->compute));
+    qn_cuda_ok(c, cudaEventSynchronize(c->logits_done));
+    qn_cuda_ok(c, cudaGetLastError());
+}
+
+const float *qn_cuda_fetch_logits(struct qn_cuda *c, int n) {
+    size_t count = (size_t)n * (size_t)c->base.desc->n_vocab;
+    if (!c->lost) qn_cuda_ok(c, cudaMemcpyAsync(c->logits_host, c->logits, count * sizeof(float), cudaMemcpyDeviceToHost, c->compute));
+    qn_cuda_wait(c);
+    for (size_t i = 0; c->lost && i < count; i++) c->logits_host[i] = NAN;
+    return c->logits_host;
 }
 
 static const float *op_logits(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain, float eps,
                               const struct qn_weight *w, const struct qn_weight *bias) {
-    struct qn_cuda *c = qn_cuda_of(b);
-    size_t count = (size_t)n * (size_t)b->desc->n_vocab;
-    assert(n >= 1 && n <= b->opts.out_max);
-    if (!c->lost) {
-        struct qn_cuda_step s = logits_step(c, rows, n);
-        struct qn_cuda_product l = {.w = w->m, .bias = bias ? bias->v : NULL, .out = {.width = b->desc->n_vocab, .v = c->logits}};
-        qn_cuda_norm_out(&x->d, gain->v, eps, &c->out_act.d, &s, n, c->compute);
-        qn_cuda_logits(&c->out_act.d, &l, b->desc->logit_scale, b->desc->logit_softcap, &s, n, c->compute);
-        qn_cuda_ok(c, cudaMemcpyAsync(c->logits_host, c->logits, count * sizeof(float), cudaMemcpyDeviceToHost, c->compute));
-        qn_cuda_ok(c, cudaEventRecord(c->logits_done, c->compute));
-        qn_cuda_ok(c, cudaEventSynchronize(c->logits_done));
-        qn_cuda_ok(c, cudaGetLastError());
-    }
-    for (size_t i = 0; c->lost && i < count; i++) c->logits_host[i] = NAN;
-    return c->logits_host;
+    qn_cuda_make_logits(qn_cuda_of(b), x, rows, n, gain, eps, w, bias);
+    return qn_cuda_fetch_logits(qn_cuda_of(b), n);
 }
 
 /* --- the rest ----------------------------------------------------------------------------------------------------- */
@@ -200,6 +212,6 @@ const struct qn_backend_ops qn_cuda_ops = {
 #endif
     .weight = qn_cuda_load, .weight_free = op_weight_free, .table = qn_cuda_table, .vec = op_vec, .act = op_act, .kv_pool = qn_cuda_kv_pool,
     .attach = op_attach, .begin = op_begin, .end = op_end, .embed = op_embed, .add_norm = op_add_norm, .linear = op_linear, .glu = op_glu,
-    .rope_kv = op_rope_kv, .attention = op_attention, .logits = op_logits, .narrow = op_narrow, .kv_copy = op_kv_copy, .parallel = op_parallel,
+    .rope_kv = op_rope_kv, .attention = op_attention, .logits = op_logits, .sample = qn_cuda_op_sample, .narrow = op_narrow, .kv_copy = op_kv_copy, .parallel = op_parallel,
     .lost = op_lost, .bytes = op_bytes, .close = qn_cuda_close,
 };

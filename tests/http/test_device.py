@@ -23,7 +23,7 @@ static const struct qn_device_plugin self = {.abi = ABI, .sizes = QN_DEVICE_SIZE
 __attribute__((visibility("default"))) const struct qn_device_plugin *SYMBOL(void) { return &self; }
 """
 
-# The yardstick under another name, which fails for good at its LOGITS-th call of logits, as a card does that fell off its bus.
+# The yardstick under another name, which refuses weights if !FREE, and fails for good at its LOGITS-th call of logits, as a card does that fell off its bus.
 FAILING = r"""
 #include <math.h>
 #include "engine/device.h"
@@ -36,6 +36,10 @@ static const float *logits(struct qn_backend *b, const struct qn_vec *x, const i
     return l;
 }
 static const char *lost(const struct qn_backend *b) { return (void)b, calls >= LOGITS ? "GPU has fallen off the bus" : NULL; }
+static int refuse(struct qn_backend *b, const struct qn_tensor *t, struct qn_err *err) {
+    (void)b, (void)t;
+    return FREE ? 0 : qn_fail(err, QN_E_UNSUPPORTED, "no kernel for these weights");
+}
 static int probe(int device, struct qn_device_info *out, struct qn_err *err) {
     (void)device, (void)err;
     *out = (struct qn_device_info){.name = "Pretend 1", .free_bytes = 1ULL << 40};
@@ -46,13 +50,16 @@ static int open(struct qn_backend **out, const struct qn_model_desc *d, const st
     if (rc < 0) return rc;
     ops = *(*out)->ops;
     real = ops.logits;
-    ops.name = "cuda", ops.logits = logits, ops.lost = lost;
+    ops.name = "cuda", ops.logits = logits, ops.lost = lost, ops.table = refuse;
     (*out)->ops = &ops;
     return 0;
 }
 static const struct qn_device_plugin self = {.abi = QN_DEVICE_ABI, .sizes = QN_DEVICE_SIZES, .probe = probe, .open = open};
 __attribute__((visibility("default"))) const struct qn_device_plugin *quern_device_plugin(void) { return &self; }
 """
+
+
+YARDSTICK = ("engine/base/err.c", "engine/quant.c", "engine/cpu/ref.c")
 
 
 class Place:
@@ -129,7 +136,7 @@ def plugins_lie_in_lib_quern_too_and_beside_it_comes_first():
 def what_is_no_plugin_of_this_version_is_69():
     with Place() as p:
         p.plugin(p.bin, abi=99)
-        p.fails("cuda", "another version of quernd", "99")
+        p.fails("cuda", "another version of quernd", "built together")
         p.plugin(p.bin, symbol="something_else")
         p.fails("cuda", "another version of quernd")
         with open(os.path.join(p.bin, "quern-cuda.so"), "w") as f:
@@ -151,10 +158,28 @@ def auto_takes_the_cpu_and_says_why():
 
 
 @test(seconds=60)
+def auto_takes_a_card_that_works():
+    with Place() as p:
+        p.plugin(p.bin, text=FAILING, sources=YARDSTICK, free=1, logits=1 << 30)
+        lines, version, _ = p.auto()
+        assert any(x["message"].startswith("auto chose cuda: Pretend 1 has 1048576 MiB free, the model needs ") for x in lines if x["event"] == "device"), lines
+
+
+@test(seconds=60)
+def auto_takes_the_cpu_where_the_card_has_no_kernel_for_the_model_and_cuda_refuses():
+    with Place() as p:
+        p.plugin(p.bin, text=FAILING, sources=YARDSTICK, free=0, logits=1 << 30)
+        lines, version, _ = p.auto()
+        assert any(x["message"] == "auto chose cpu: the card cannot serve this model: no kernel for these weights" for x in lines if x["event"] == "device"), lines
+        assert version["quern"]["device"].startswith("cpu "), version
+        p.fails("cuda", "no kernel for these weights", code=65)
+
+
+@test(seconds=60)
 def a_card_that_fails_while_serving_ends_the_daemon_with_69():
     """Its requests get an error and no text; nothing is served by another device."""
     with Place() as p:
-        p.plugin(p.bin, text=FAILING, sources=("engine/base/err.c", "engine/quant.c", "engine/cpu/ref.c"), logits=6)
+        p.plugin(p.bin, text=FAILING, sources=YARDSTICK, free=1, logits=6)
         with Daemon(model="tiny", exe=p.quernd, flags=["--device", "cuda", "--ctx", "128", "--max-seqs", "2"], checks=False) as d:
             r = d.post("/v1/completions", {"prompt": "the", "max_tokens": 32, "ignore_eos": True})
             assert r.status == 500 and "error" in r.json(), r
@@ -167,6 +192,8 @@ def the_real_plugin_without_a_card_is_69():
     so = os.path.join(BUILD, "quern-cuda.so")
     if not os.path.exists(so):
         skip("no quern-cuda.so was built (make CUDA=1)")
+    if os.path.getmtime(so) < os.path.getmtime(QUERND):
+        skip("quern-cuda.so is older than quernd (make CUDA=1)")
     if os.path.exists("/dev/nvidiactl"):
         skip("there is a card")
     with Place() as p:

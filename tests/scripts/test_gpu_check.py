@@ -3,7 +3,7 @@
 part, and a part that fails shows in report and exit code."""
 import os, shutil, subprocess, tempfile
 
-from qtest import ROOT, eq, main, test
+from qtest import BUILD, ROOT, SLOW, eq, main, skip, test
 
 SMI_OK = "#!/bin/sh\necho 'GPU 0: Pretend'\n"
 NVCC = "#!/bin/sh\ncase \"$1\" in --dryrun) echo \"#\\$ TOP=$(dirname \"$0\")/..\" ;; *) echo 'release 13.0, V13.0.88' ;; esac\n"
@@ -108,6 +108,20 @@ def what_fails_ends_it_unless_told_to_go_on():
         eq(code, 1)
         text = t.report()
         assert "## Kernels" in text and "Some parts failed." in text, text
+
+
+@test(seconds=60)
+def the_table_of_kernels_has_a_row_for_each():
+    """Over the emulator, which says that they ran and no time."""
+    exe = os.path.join(BUILD, "tests/cuda/bench_cuda")
+    if not os.path.exists(exe):
+        skip("bench_cuda was not built (make tests)")
+    r = subprocess.run([exe], capture_output=True, text=True, timeout=60 * SLOW)
+    eq(r.returncode, 0, r.stderr)
+    rows = [x.split("|")[2].strip() for x in r.stdout.splitlines() if x.startswith("| small")]
+    for op in ("linear Q4_1", "glu BF16", "add_norm", "rope_kv", "attention, decode", "attention, prompt"):
+        assert op in rows, (op, r.stdout)
+    assert all(x.endswith(" ran | | | |") for x in r.stdout.splitlines() if x.startswith("| small")), r.stdout
 
 
 main()

@@ -40,12 +40,12 @@ QN_DEVICE void qn_batch_load(qn_gemm_stage<F, 8 * NT, 1> &st, const qn_mm_args &
 }
 
 /* The warp's quarter of the last matrix; of a gated unit the gate's is left in shared memory. */
-template <class F, int NT> QN_DEVICE void qn_batch_quarter(qn_gemm_sums<NT> &part, qn_batch_shared<F, NT> &sh, const qn_mm_args &a, int m, const qn_batch_job &job) {
+template <class F, int NT> QN_DEVICE void qn_batch_quarter(qn_mm_sums<NT> &part, qn_batch_shared<F, NT> &sh, const qn_mm_args &a, int m, const qn_batch_job &job) {
     const int stages = qn_batch_shared<F, NT>::stages;
     const qn_cuda_weight &w = a.mat[m].w;
     int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32, slice = w.slice_sb * 2;
-    qn_gemm_sums<NT> c;
-    qn_gemm_clear(c), qn_gemm_clear(part);
+    qn_mm_sums<NT> c;
+    qn_mm_clear(c), qn_mm_clear(part);
     for (int i = 1 - stages; i < job.both * job.n; i++) {
         if (i >= 0) {
             qn_cp_wait<stages - 2>();
@@ -58,20 +58,13 @@ template <class F, int NT> QN_DEVICE void qn_batch_quarter(qn_gemm_sums<NT> &par
         int u = job.first + (i < job.n ? i : i - job.n);
         bool last = i + 1 == job.n || i + 1 == 2 * job.n;
         qn_gemm_unit(c, sh.stage[warp][i % stages], 0, 0, job.n_rows, w.n_groups - u * QN_GEMM_UNIT, u % 2, lane);
-        if ((u + 1) % slice == 0 || last) qn_gemm_fold(part, c);
+        if ((u + 1) % slice == 0 || last) qn_mm_fold(part, c);
         if (last && i + 1 < job.both * job.n) {
-            qn_gemm_store(sh.gate[warp], QN_BATCH_STRIDE, part, lane);
-            qn_gemm_clear(part);
+            qn_mm_store(sh.gate[warp], QN_BATCH_STRIDE, part, lane);
+            qn_mm_clear(part);
         }
     }
     qn_cp_wait<0>();
-}
-
-/* The total of element i out of quarters `size` floats apart. */
-QN_DEVICE float qn_batch_total(const float *part, int size, int i, const qn_cuda_weight &w) {
-    float total = 0;
-    for (int k = 0; k * w.quarter_slices < w.n_slices; k++) total += part[k * size + i];
-    return total;
 }
 
 template <int FORM, int NT> QN_KERNEL(QN_BATCH_WARPS * 32, 2) qn_batch_kernel(qn_mm_args a) {
@@ -83,14 +76,14 @@ template <int FORM, int NT> QN_KERNEL(QN_BATCH_WARPS * 32, 2) qn_batch_kernel(qn
     const qn_cuda_weight &w = a.mat[m].w;
     qn_batch_job job = qn_batch_job_of(a, w, tile, 8 * NT);
     if (job.n_rows <= 0) return;
-    qn_gemm_sums<NT> part;
+    qn_mm_sums<NT> part;
     qn_batch_quarter<F, NT>(part, sh, a, m, job);
     __syncthreads(); /* all are done with all stages */
-    qn_gemm_store(sh.part[threadIdx.x / 32], QN_BATCH_STRIDE, part, (int)threadIdx.x % 32);
+    qn_mm_store(sh.part[threadIdx.x / 32], QN_BATCH_STRIDE, part, (int)threadIdx.x % 32);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < job.n_rows * QN_MM_TILE; i += QN_BATCH_WARPS * 32) {
         int r = i / QN_MM_TILE, lane = i % QN_MM_TILE, o = tile * QN_MM_TILE + lane, at = r * QN_BATCH_STRIDE + lane;
-        float sum = qn_batch_total(sh.part[0], size, at, w), gate = job.both == 2 ? qn_batch_total(sh.gate[0], size, at, w) : sum;
+        float sum = qn_mm_quarters(sh.part[0] + at, size, w), gate = job.both == 2 ? qn_mm_quarters(sh.gate[0] + at, size, w) : sum;
         if (o < w.n_out) qn_mm_finish(a, m, job.row0 + r, o, gate, sum, 1.0f);
     }
 }

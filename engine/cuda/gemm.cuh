@@ -37,9 +37,9 @@ QN_DEVICE qn_gemm_job qn_gemm_job_of(const qn_mm_args &a, int m, int at, int n_r
 }
 
 /* The block's sums through shared memory, so that neighbours write neighbours and a gated unit has both. */
-QN_DEVICE void qn_gemm_finish(float *sh, const qn_gemm_sums<4> &total, const qn_mm_args &a, int m, int at, const qn_gemm_job &job, bool h_scaled) {
+QN_DEVICE void qn_gemm_finish(float *sh, const qn_mm_sums<4> &total, const qn_mm_args &a, int m, int at, const qn_gemm_job &job, bool h_scaled) {
     int warp = (int)threadIdx.x / 32, outs = a.mode == QN_MM_GLU ? (int)QN_MM_TILE : (int)QN_GEMM_OUTS;
-    qn_gemm_store(sh + warp / 2 * 32 * QN_GEMM_OUT_STRIDE + warp % 2 * QN_MM_TILE, QN_GEMM_OUT_STRIDE, total, (int)threadIdx.x % 32);
+    qn_mm_store(sh + warp / 2 * 32 * QN_GEMM_OUT_STRIDE + warp % 2 * QN_MM_TILE, QN_GEMM_OUT_STRIDE, total, (int)threadIdx.x % 32);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < job.n_rows * outs; i += QN_GEMM_THREADS) {
         int r = i / outs, o = at * outs + i % outs;
@@ -57,8 +57,8 @@ template <int FORM> QN_KERNEL(QN_GEMM_THREADS, 2) qn_gemm_kernel(qn_mm_args a) {
     qn_gemm_filler all = {(int)threadIdx.x, QN_GEMM_THREADS};
     if (job.n_rows <= 0) return;
     int n_units = (w.n_groups + QN_GEMM_UNIT - 1) / QN_GEMM_UNIT, slice = w.slice_sb * 2, quarter = slice * w.quarter_slices;
-    qn_gemm_sums<4> c, part, total;
-    qn_gemm_clear(c), qn_gemm_clear(part), qn_gemm_clear(total);
+    qn_mm_sums<4> c, part, total;
+    qn_mm_clear(c), qn_mm_clear(part), qn_mm_clear(total);
     for (int u = 1 - QN_GEMM_STAGES; u < n_units; u++) {
         if (u >= 0) {
             qn_cp_wait<QN_GEMM_STAGES - 2>();
@@ -74,8 +74,8 @@ template <int FORM> QN_KERNEL(QN_GEMM_THREADS, 2) qn_gemm_kernel(qn_mm_args a) {
         qn_cp_commit();
         if (u < 0) continue;
         qn_gemm_unit(c, sh.stage[u % QN_GEMM_STAGES], warp % 2, warp / 2 * 32, job.n_rows, w.n_groups - u * QN_GEMM_UNIT, u % 2, (int)threadIdx.x % 32);
-        if ((u + 1) % slice == 0 || u + 1 == n_units) qn_gemm_fold(part, c);
-        if ((u + 1) % quarter == 0 || u + 1 == n_units) qn_gemm_fold(total, part);
+        if ((u + 1) % slice == 0 || u + 1 == n_units) qn_mm_fold(part, c);
+        if ((u + 1) % quarter == 0 || u + 1 == n_units) qn_mm_fold(total, part);
     }
     qn_cp_wait<0>();
     __syncthreads();

@@ -1,5 +1,5 @@
 /* What the two int8 mma kernels share (gemm.cuh for many rows, batch.cuh for a few dozen): a stage of shared memory and its filling by
- * cp.async, a group of weights as operands, a unit of 128 inputs, sums and their folding.
+ * cp.async, a group of weights as operands, a unit of 128 inputs.
  *
  * Weights are the 16-side of mma. They lie in shared memory as in memory (weight.h): ldmatrix gives a lane four bytes of each of its rows,
  * which become two words of an operand by a shift and a mask. Rows' activations lie 128 bytes a row, chunk c of row r at c ^ (r & 7), so
@@ -114,32 +114,9 @@ QN_DEVICE void qn_gemm_group(float c[2][4], const qn_gemm_weights &v, const uint
     }
 }
 
-/* Sums of 32 outputs and 8 NT rows as mma leaves them: element e of c[n][m] is row 8n + 2t + e % 2, output 16m + 8(e / 2) + g. */
-template <int NT> struct qn_gemm_sums {
-    float c[NT][2][4];
-};
-template <int NT> QN_DEVICE void qn_gemm_clear(qn_gemm_sums<NT> &s) {
-#pragma unroll
-    for (int i = 0; i < 8 * NT; i++) s.c[i / 8][i / 4 % 2][i % 4] = 0;
-}
-/* into += from; from = 0. */
-template <int NT> QN_DEVICE void qn_gemm_fold(qn_gemm_sums<NT> &into, qn_gemm_sums<NT> &from) {
-#pragma unroll
-    for (int i = 0; i < 8 * NT; i++) into.c[i / 8][i / 4 % 2][i % 4] += from.c[i / 8][i / 4 % 2][i % 4];
-    qn_gemm_clear(from);
-}
-/* to[row][output], `stride` floats a row. Strides of 4 mod 32 meet all banks. */
-template <int NT> QN_DEVICE void qn_gemm_store(float *to, int stride, const qn_gemm_sums<NT> &s, int lane) {
-#pragma unroll
-    for (int i = 0; i < 8 * NT; i++) {
-        int row = i / 8 * 8 + lane % 4 * 2 + i % 2, o = i / 4 % 2 * 16 + i / 2 % 2 * 8 + lane / 4;
-        to[row * stride + o] = s.c[i / 8][i / 4 % 2][i % 4];
-    }
-}
-
 /* One warp's share of a unit: tile `tile` of the stage for its rows row0 .. row0 + 8 NT - 1, of which those below n_rows exist. */
 template <class F, int NT, int ROWS, int TILES>
-QN_DEVICE void qn_gemm_unit(qn_gemm_sums<NT> &s, const qn_gemm_stage<F, ROWS, TILES> &st, int tile, int row0, int n_rows, int n_groups, int odd_unit, int lane) {
+QN_DEVICE void qn_gemm_unit(qn_mm_sums<NT> &s, const qn_gemm_stage<F, ROWS, TILES> &st, int tile, int row0, int n_rows, int n_groups, int odd_unit, int lane) {
 #pragma unroll
     for (int j = 0; j < QN_GEMM_UNIT; j++) {
         if (j >= n_groups) break;

@@ -34,7 +34,7 @@ template <bool BF16> QN_DEVICE void qn_gemm_wide_load(qn_gemm_wide_stage &st, co
     }
 }
 
-template <bool BF16> QN_DEVICE void qn_gemm_wide_unit(qn_gemm_sums<4> &s, const qn_gemm_wide_stage &st, int n_groups, int n_rows) {
+template <bool BF16> QN_DEVICE void qn_gemm_wide_unit(qn_mm_sums<4> &s, const qn_gemm_wide_stage &st, int n_groups, int n_rows) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row0 = warp / 2 * 32;
 #pragma unroll
     for (int j = 0; j < QN_GEMM_WIDE_UNIT; j++) {
@@ -60,8 +60,8 @@ template <bool BF16> QN_KERNEL(QN_GEMM_THREADS, 2) qn_gemm_wide_kernel(qn_mm_arg
     qn_gemm_job job = qn_gemm_job_of(a, m, at, __ldg(a.n_rows));
     if (job.n_rows <= 0) return;
     int n_units = (w.n_groups + QN_GEMM_WIDE_UNIT - 1) / QN_GEMM_WIDE_UNIT, slice = w.slice_sb * 4, quarter = slice * w.quarter_slices;
-    qn_gemm_sums<4> c, part, total;
-    qn_gemm_clear(c), qn_gemm_clear(part), qn_gemm_clear(total);
+    qn_mm_sums<4> c, part, total;
+    qn_mm_clear(c), qn_mm_clear(part), qn_mm_clear(total);
     for (int u = 1 - QN_GEMM_STAGES; u < n_units; u++) {
         if (u >= 0) {
             qn_cp_wait<QN_GEMM_STAGES - 2>();
@@ -72,8 +72,8 @@ template <bool BF16> QN_KERNEL(QN_GEMM_THREADS, 2) qn_gemm_wide_kernel(qn_mm_arg
         qn_cp_commit();
         if (u < 0) continue;
         qn_gemm_wide_unit<BF16>(c, sh.stage[u % QN_GEMM_STAGES], w.n_groups - u * QN_GEMM_WIDE_UNIT, job.n_rows);
-        if ((u + 1) % slice == 0 || u + 1 == n_units) qn_gemm_fold(part, c);
-        if ((u + 1) % quarter == 0 || u + 1 == n_units) qn_gemm_fold(total, part);
+        if ((u + 1) % slice == 0 || u + 1 == n_units) qn_mm_fold(part, c);
+        if ((u + 1) % quarter == 0 || u + 1 == n_units) qn_mm_fold(total, part);
     }
     qn_cp_wait<0>();
     __syncthreads();

@@ -14,8 +14,8 @@ enum { QN_GEMV_ROWS = 8 };
 /* Warps of a block, blocks that registers must leave room for, groups of a step. */
 template <class F, int R> struct qn_gemv_size {
     static constexpr int warps = R == 1 ? 16 : 8; /* 16: all slices at once, so that a small matrix fills the card */
-    static constexpr int blocks = 16 / warps;     /* 128 registers */
-    static constexpr int unit = F::bits == 8 || R == 8 ? 4 : 8;
+    static constexpr int blocks = F::bits == 6 && R == 8 ? 1 : 16 / warps; /* 128 registers, or a few more */
+    static constexpr int unit = F::bits == 8 || R > 1 ? 4 : 8;
 };
 
 /* A step's activations: of a row the bytes, the scales, the sums of halves. */

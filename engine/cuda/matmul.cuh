@@ -108,6 +108,36 @@ QN_DEVICE float qn_mm_slices(const float *part, int stride, const qn_cuda_weight
     return total;
 }
 
+/* The same out of the sums of its quarters. */
+QN_DEVICE float qn_mm_quarters(const float *part, int stride, const qn_cuda_weight &w) {
+    float total = 0;
+    for (int k = 0; k * w.quarter_slices < w.n_slices; k++) total += part[(size_t)k * stride];
+    return total;
+}
+
+/* Sums of 32 outputs and 8 NT rows as mma leaves them: element e of c[n][m] is row 8n + 2t + e % 2, output 16m + 8(e / 2) + g. */
+template <int NT> struct qn_mm_sums {
+    float c[NT][2][4];
+};
+template <int NT> QN_DEVICE void qn_mm_clear(qn_mm_sums<NT> &s) {
+#pragma unroll
+    for (int i = 0; i < 8 * NT; i++) s.c[i / 8][i / 4 % 2][i % 4] = 0;
+}
+/* into += from; from = 0. */
+template <int NT> QN_DEVICE void qn_mm_fold(qn_mm_sums<NT> &into, qn_mm_sums<NT> &from) {
+#pragma unroll
+    for (int i = 0; i < 8 * NT; i++) into.c[i / 8][i / 4 % 2][i % 4] += from.c[i / 8][i / 4 % 2][i % 4];
+    qn_mm_clear(from);
+}
+/* to[row][output], `stride` floats a row. Strides of 4 mod 32 meet all banks. */
+template <int NT> QN_DEVICE void qn_mm_store(float *to, int stride, const qn_mm_sums<NT> &s, int lane) {
+#pragma unroll
+    for (int i = 0; i < 8 * NT; i++) {
+        int row = i / 8 * 8 + lane % 4 * 2 + i % 2, o = i / 4 % 2 * 16 + i / 2 % 2 * 8 + lane / 4;
+        to[row * stride + o] = s.c[i / 8][i / 4 % 2][i % 4];
+    }
+}
+
 /* --- what becomes of a sum ---------------------------------------------------------------------------------------- */
 
 QN_DEVICE float qn_mm_activation(int gelu, float g) {

@@ -3,7 +3,7 @@
 
 template <bool BF16> static int run(const qn_mm_args &a, int rows_bound, qn_cuda_stream stream) {
     if (rows_bound < 0) return qn_gemm_wide_allow<BF16>();
-    return rows_bound <= QN_WIDE_ROWS ? qn_wide<BF16>(a, rows_bound, stream) : qn_gemm_wide<BF16>(a, rows_bound, stream);
+    return rows_bound <= QN_WIDE_BATCH_ROWS ? qn_wide<BF16>(a, rows_bound, stream) : qn_gemm_wide<BF16>(a, rows_bound, stream);
 }
 
 extern "C" int qn_mm_wide(const qn_mm_args *a, int rows_bound, qn_cuda_stream stream) {

@@ -31,7 +31,7 @@ struct sk_batch {
     uint32_t *counts;       /* after the picks */
 };
 
-enum { SK_PEAKED, SK_FLAT, SK_STEPS, SK_EQUAL, SK_HOSTILE, SK_ALL_NAN, SK_WIDE, SK_DENORMAL, SK_KINDS };
+enum { SK_PEAKED, SK_FLAT, SK_STEPS, SK_EQUAL, SK_HOSTILE, SK_ALL_NAN, SK_WIDE, SK_DENORMAL, SK_ZEROS, SK_KINDS };
 
 static inline float sk_gauss(struct kit_rng *g) {
     float s = 0;
@@ -43,11 +43,12 @@ static inline float sk_logit(struct kit_rng *g, int kind) {
     uint32_t u = kit_u32(g);
     switch (kind) {
     case SK_FLAT: return sk_gauss(g) * 0.3f;
-    case SK_STEPS: return (float)((int)(u % 9) - 4) * 0.5f; /* many ties, both zeros */
+    case SK_STEPS: return (float)((int)(u % 9) - 4) * (u >> 16 & 1 ? 0.5f : -0.5f); /* many ties */
     case SK_EQUAL: return 1.25f;
     case SK_HOSTILE: return u % 7 == 0 ? NAN : u % 7 == 1 ? -INFINITY : u % 401 == 2 ? INFINITY : u % 7 == 3 ? FLT_MAX : sk_gauss(g) * 1e30f;
     case SK_ALL_NAN: return u % 2 ? NAN : -INFINITY;
     case SK_WIDE: return sk_gauss(g) * 40.0f;
+    case SK_ZEROS: return u & 1 ? 0.0f : -0.0f; /* of both signs: equal */
     case SK_DENORMAL: return kit_f(g) * 1e-41f;
     default: return sk_gauss(g) * 3.0f + (u % 300 == 0 ? 8.0f : 0.0f);
     }

@@ -5,7 +5,7 @@
 
 TEST_SLOW(cuda_sample, agrees_with_the_cpu_on_small_vocabularies, 60) {
     static const int sizes[] = {1, 2, 31, 33, 63, 257, 1000, 1023, 1024, 1025};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) EXPECT_EQ(sk_agree(sizes[i], 16, 5, (uint32_t)(1000 * i)), 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) EXPECT_EQ(sk_agree(sizes[i], 2 * SK_KINDS, 5, (uint32_t)(1000 * i)), 0);
 }
 
 /* ---- alone, and among others ---- */

@@ -449,8 +449,13 @@ static int warm_up(struct qn_engine *e, struct qn_err *err) {
     float *logits = (float *)(uintptr_t)qn_forward_logits(e->forward, &row, 1);
     struct qn_history h = {.tokens = &token, .n_prompt = 1, .n = 1};
     int32_t id = qn_sampler_pick(e->samplers[0], &greedy, logits, &h, 0, 1, NULL, 0, NULL, 0, NULL);
+    struct qn_backend_pick pick = {.given = -1, .sampling = &greedy, .position = 1, .id = id};
+    if (e->drawn) qn_forward_sample(e->forward, &row, 1, (int)e->info.n_vocab, &pick, 1);
     qn_kvcache_unref(e->kv, block);
-    return id < 0 ? qn_fail(err, QN_E_DATA, "the model's first token is not a number: its weights are damaged") : 0;
+    const char *lost = e->backend->ops->lost ? e->backend->ops->lost(e->backend) : NULL;
+    if (lost) return qn_fail(err, QN_E_DEVICE, "%s does not compute: %s", e->info.device, lost);
+    if (id < 0) return qn_fail(err, QN_E_DATA, "the model's first token is not a number: its weights are damaged");
+    return pick.id == id ? 0 : qn_fail(err, QN_E_DEVICE, "%s does not compute: it draws token %d where the host draws %d", e->info.device, pick.id, id);
 }
 
 int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {

@@ -175,6 +175,13 @@ def auto_takes_the_cpu_where_the_card_has_no_kernel_for_the_model_and_cuda_refus
         p.fails("cuda", "no kernel for these weights", code=65)
 
 
+@test
+def a_card_that_does_not_compute_at_the_start_is_69():
+    with Place() as p:
+        p.plugin(p.bin, text=FAILING, sources=YARDSTICK, free=1, logits=1)
+        p.fails("cuda", "does not compute: GPU has fallen off the bus")
+
+
 @test(seconds=60)
 def a_card_that_fails_while_serving_ends_the_daemon_with_69():
     """Its requests get an error and no text; nothing is served by another device."""

@@ -188,15 +188,22 @@ const char *emu_code_place(const void *pc, char *text, size_t room) {
     else line[strcspn(line, " ")] = 0, snprintf(text, room, "%s", line);
     return text;
 }
+/* Without result, scope and parameters. */
+static std::string short_name(std::string s) {
+    static const char *const drop[] = {"void ", "(anonymous namespace)::"};
+    for (const char *d : drop)
+        for (size_t at; (at = s.find(d)) != std::string::npos;) s.erase(at, strlen(d));
+    return s.substr(0, s.find('('));
+}
 const char *emu_kernel_name(const void *kernel, const char *otherwise, char *text, size_t room) {
     static std::map<const void *, std::string> names; /* asking takes milliseconds */
     static pthread_mutex_t names_lock = PTHREAD_MUTEX_INITIALIZER;
     char line[500];
     pthread_mutex_lock(&names_lock);
     std::string &name = names[kernel];
-    if (name.empty() && ask_addr2line("-f -C", kernel, line, sizeof line)) name.assign(line, strcspn(line, "("));
+    if (name.empty() && ask_addr2line("-f -C", kernel, line, sizeof line)) name = short_name(line);
     if (name.empty()) name = otherwise;
-    snprintf(text, room, "%s", name.c_str() + (name.compare(0, 5, "void ") == 0 ? 5 : 0));
+    snprintf(text, room, "%s", name.c_str());
     pthread_mutex_unlock(&names_lock);
     return text;
 }

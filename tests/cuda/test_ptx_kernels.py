@@ -14,7 +14,7 @@ MODES = {
     "sm_100": {"QN_PTX_COMPARE": "1", "QN_PTX_ORDER": "reverse"},
 }
 ABOUT_THE_EMULATOR = ("test_emu", "test_check", "test_ptx")
-ON_THE_HOST = ("test_weight",)  # launch nothing
+ON_THE_HOST = ("test_weight", "test_attention_plan")  # launch nothing
 TOO_LONG = ("test_sample_many",)  # more picks of what test_sample has a few hundred of
 
 
@@ -28,7 +28,7 @@ def run(name, arch):
     folder = f"{ROOT}/build/ptx/{arch}"
     if not glob.glob(f"{folder}/*.ptx"):
         skip("no PTX: it takes an nvcc 13 (scripts/deps-cuda.sh)")
-    env = dict(os.environ, QN_PTX=folder, QN_PTX_TELL="1", **MODES[arch])
+    env = dict(os.environ, QN_PTX=folder, QN_PTX_TELL="1", QN_TEST_SLOW="8", **MODES[arch])
     r = subprocess.run([f"{BUILD}/tests/cuda/{name}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True, errors="replace")
     said = [x for x in r.stdout.splitlines() if not re.match(r"ok |ptx: \d+ launches", x)]
     launches = sum(int(x) for x in re.findall(r"^ptx: (\d+) launches", r.stdout, re.M))
@@ -41,6 +41,6 @@ def run(name, arch):
 for path in programs():
     for arch in MODES:
         name = os.path.basename(path)[:-2]
-        add_test(f"ptx_kernels/{name[5:]}_{arch}", lambda name=name, arch=arch: run(name, arch), seconds=300)
+        add_test(f"ptx_kernels/{name[5:]}_{arch}", lambda name=name, arch=arch: run(name, arch), seconds=600)
 
 main()

@@ -82,17 +82,31 @@ static void open_modules(void) {
     if (!n_modules) stop("holds no .ptx files", folder);
 }
 
-/* _ZL3rmsPf is _Z3rmsPf on the card. */
+/* The two compilers' names for one function, made equal: without the L of internal linkage, without the anonymous namespace, which nvcc
+ * numbers by file. _ZL3rmsPf and _Z3rmsPf; _ZN12_GLOBAL__N_1L3rmsEPf and _ZN45_GLOBAL__N__96b7de91_7_rows_cu_551f201e3rmsEPf. */
+static void normal_name(const char *s, char out[NAME_MAX_]) {
+    size_t n = 2 + (!strncmp(s, "_ZN", 3)), length;
+    char *end;
+    snprintf(out, NAME_MAX_, "%.*s", (int)n, s);
+    for (s += n; *s == 'L' || (*s >= '0' && *s <= '9');) {
+        if (*s == 'L') { s++; continue; }
+        length = strtoul(s, &end, 10);
+        if (strncmp(end, "_GLOBAL__N_", 11) || strlen(end) < length) break;
+        s = end + length;
+    }
+    snprintf(out + n, NAME_MAX_ - n, "%s", s);
+}
 static void find_kernel(const void *host, const char *launched) {
-    char name[NAME_MAX_];
-    symbol_of(host, name);
-    if (!strncmp(name, "_ZL", 3)) memmove(name + 2, name + 3, strlen(name + 3) + 1);
+    char symbol[NAME_MAX_], name[NAME_MAX_], other[NAME_MAX_];
+    symbol_of(host, symbol);
+    normal_name(symbol, name);
     if (n_kernels == KERNELS_MAX) stop("too many kernels", launched);
     struct qn_ptx *in = NULL;
     const char *entry = NULL;
     for (int k = 0; k < n_modules; k++)
         for (int e = 0; e < modules[k]->n_entries; e++) {
-            if (strcmp(modules[k]->entries[e].name, name)) continue;
+            normal_name(modules[k]->entries[e].name, other);
+            if (strcmp(other, name)) continue;
             if (in) stop("two files have an entry of this name", name);
             in = modules[k], entry = modules[k]->entries[e].name;
         }
@@ -204,7 +218,7 @@ __attribute__((constructor)) static void install(void) {
     comparing = both && !strcmp(both, "1");
     qn_ptx_backward(order && !strcmp(order, "reverse"));
     qn_ptx_late_copies(!(copies && !strcmp(copies, "early")));
-    qn_ptx_mma_in_order(comparing);
+    qn_ptx_mma_in_order(comparing), qn_ptx_approximate_as_host(comparing); /* so that differences are bugs */
     qn_ptx_on_find(find_memory);
     qn_emu_run_with(run);
     if (getenv("QN_PTX_TELL")) atexit(tell);

@@ -26,6 +26,10 @@ static inline float flush(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0
 #define PICK_NAN(of, a, b, nan) ((a) != (a) || (b) != (b) ? (nan) : of(a, b))
 static inline float sat(float x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
 
+static int as_host;
+void qn_ptx_approximate_as_host(int yes) { as_host = yes; }
+static float exp2_of(float x) { return as_host ? exp2f(x) : (float)exp2((double)x); }
+
 #define UNDER(mode, loop) { unsigned old = round_to(mode); loop; round_back(old); }
 #define PLAIN_(mode, loop) { loop; }
 
@@ -56,7 +60,7 @@ static inline float sat(float x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
     V(rcp_approx_ftz_f64, double, l, PLAIN_, 0, 1 / a)                                 \
     V(sqrt_approx_f32, float, w, PLAIN_, 0, sqrtf(a)) V(sqrt_approx_ftz_f32, float, w, PLAIN_, 0, sqrtf(flush(a))) \
     V(rsqrt_approx_f32, float, w, PLAIN_, 0, (float)(1 / sqrt((double)a))) V(rsqrt_approx_ftz_f32, float, w, PLAIN_, 0, (float)(1 / sqrt((double)flush(a)))) \
-    V(ex2_approx_f32, float, w, PLAIN_, 0, (float)exp2((double)a)) V(ex2_approx_ftz_f32, float, w, PLAIN_, 0, flush((float)exp2((double)flush(a)))) \
+    V(ex2_approx_f32, float, w, PLAIN_, 0, exp2_of(a)) V(ex2_approx_ftz_f32, float, w, PLAIN_, 0, flush(exp2_of(flush(a)))) \
     V(lg2_approx_f32, float, w, PLAIN_, 0, (float)log2((double)a)) V(lg2_approx_ftz_f32, float, w, PLAIN_, 0, (float)log2((double)flush(a))) \
     V(sin_approx_f32, float, w, PLAIN_, 0, (float)sin((double)a)) V(cos_approx_f32, float, w, PLAIN_, 0, (float)cos((double)a)) \
     V(tanh_approx_f32, float, w, PLAIN_, 0, (float)tanh((double)a))

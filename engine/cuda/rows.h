@@ -23,7 +23,7 @@ void qn_cuda_add_norm(const struct qn_cuda_vec *x, const struct qn_cuda_vec *y, 
 void qn_cuda_norm_out(const struct qn_cuda_vec *x, const float *gain, float eps, const struct qn_cuda_act *act, const struct qn_cuda_step *step,
                       int rows_bound, qn_cuda_stream stream);
 /* act = x, rows head->n_rows; all forms that the act has (step.h). Blocks whose greatest entry is below 1e-30 become zeros, as on the CPU.
- * h_scale is the power of two that brings the greatest entry of the row to 2^14 .. 2^15 (1 for rows of zeros, infinities or NaN). */
+ * h_scale is the power of two that brings the greatest entry of the row to 2^14 .. 2^15 (never below 2^-126; 1 for rows of zeros, infinities or NaN). */
 void qn_cuda_quantise(const struct qn_cuda_vec *x, const struct qn_cuda_act *act, const struct qn_cuda_step *step, int rows_bound, qn_cuda_stream stream);
 /* v[i] = v[step->out_row[i]] in place, i < head->n_out; out_row ascends. */
 void qn_cuda_narrow(const struct qn_cuda_vec *v, const struct qn_cuda_step *step, int rows_bound, qn_cuda_stream stream);

@@ -14,7 +14,10 @@ struct rk_step {
 
 static inline void *rk_device(const void *from, size_t bytes) {
     void *p = NULL;
-    ASSERT_EQ(cudaMalloc(&p, bytes), 0); /* the emulator fills it with 0xff */
+    ASSERT_EQ(cudaMalloc(&p, bytes), 0);
+#ifndef QN_CUDA_EMU /* the emulator's is full of 0xff, and it knows that nobody has written there */
+    ASSERT_EQ(cudaMemset(p, 0xff, bytes), 0);
+#endif
     if (from) ASSERT_EQ(cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice), 0);
     return p;
 }

@@ -57,7 +57,8 @@ static inline float sk_logit(struct kit_rng *g, int kind) {
 static inline float sk_one_of(struct kit_rng *g, const float *v, int n) { return v[kit_u32(g) % (uint32_t)n]; }
 
 static inline void sk_random_pick(struct kit_rng *g, struct sk_pick *k, int n_vocab, int n_rows) {
-    static const float t[] = {0, 1e-6f, 0.1f, 0.6f, 0.8f, 1, 1, 1.3f, 2}, top_p[] = {1, 1, 0.95f, 0.9f, 0.5f, 0.1f, 0.01f, 0.999f, 0.9999999f}, min_p[] = {0, 0, 0, 0.02f, 0.1f, 0.5f, 1};
+    static const float t[] = {0, 1e-6f, 0.1f, 0.6f, 0.8f, 1, 1, 1.3f, 2}, top_p[] = {1, 1, 0.95f, 0.9f, 0.5f, 0.1f, 0.01f, 0.999f, 0.9999999f};
+    static const float min_p[] = {0, 0, 0, 0.02f, 0.1f, 0.5f, 1};
     static const int top_k[] = {0, -1, 0, 0, 1, 2, 7, 20, 40, 100, 1000};
     static const float rep[] = {1, 1.1f, 0.8f, 1.7f}, pen[] = {0, 0.5f, -0.7f, 1.5f};
     uint32_t n = (uint32_t)n_vocab;
@@ -99,9 +100,11 @@ static inline void sk_batch_free(struct sk_batch *b) {
 }
 
 static inline struct qn_cuda_pick sk_card_pick(const struct sk_pick *k, int i) {
-    return (struct qn_cuda_pick){.seed = k->p.seed, .branch = k->branch, .position = k->position, .row = k->row, .given = -1, .n_top = k->n_top, .temperature = k->p.temperature,
-                                 .top_p = k->p.top_p, .min_p = k->p.min_p, .top_k = k->p.top_k, .repetition = k->p.repetition_penalty, .frequency = k->p.frequency_penalty,
-                                 .presence = k->p.presence_penalty, .counts = k->has_history ? i : -1, .counts_add = i % 2, .bias0 = i * SK_LISTS, .n_bias = (int32_t)k->p.n_bias,
+    return (struct qn_cuda_pick){.seed = k->p.seed, .branch = k->branch, .position = k->position, .row = k->row, .given = -1, .n_top = k->n_top,
+                                 .temperature = k->p.temperature,
+                                 .top_p = k->p.top_p, .min_p = k->p.min_p, .top_k = k->p.top_k, .repetition = k->p.repetition_penalty,
+                                 .frequency = k->p.frequency_penalty, .presence = k->p.presence_penalty, .counts = k->has_history ? i : -1, .counts_add = i % 2,
+                                 .bias0 = i * SK_LISTS, .n_bias = (int32_t)k->p.n_bias,
                                  .ban0 = i * SK_LISTS, .n_ban = (int32_t)k->n_ban, .mask = k->has_mask ? i : -1, .feed = i % 3 ? i : -1};
 }
 
@@ -127,7 +130,8 @@ static inline void sk_run(struct sk_batch *b, int first, int n, void (*edit)(str
     struct qn_cuda_sampling s = {.n_picks = rk_device(&n_picks, 4), .picks = rk_device(p, m * sizeof *p), .bias = rk_device(bias, m * SK_LISTS * sizeof *bias),
                                  .ban = rk_device(ban, m * SK_LISTS * 4), .masks = rk_device(masks, m * words * 4), .counts = counts, .feed = rk_device(NULL, m * 4),
                                  .logits = rk_device(b->logits, (size_t)b->n_rows * (size_t)b->stride * 4), .out = rk_device(NULL, (m + 1) * sizeof *b->out),
-                                 .scratch = rk_device(NULL, (size_t)qn_cuda_sample_scratch(n + 1, b->n_vocab)), .n_vocab = b->n_vocab, .logits_stride = b->stride, .picks_max = n + 1};
+                                 .scratch = rk_device(NULL, (size_t)qn_cuda_sample_scratch(n + 1, b->n_vocab)), .n_vocab = b->n_vocab, .logits_stride = b->stride,
+                                 .picks_max = n + 1};
     qn_cuda_sample(&s, n + 1, NULL);
     if (!b->out) b->out = malloc((size_t)b->n * sizeof *b->out), b->feed = malloc((size_t)b->n * 4), b->counts = malloc((size_t)b->n * vocab * 4);
     struct qn_cuda_picked *out = rk_fetch(s.out, (m + 1) * sizeof *out);
@@ -185,7 +189,8 @@ static inline int sk_compare(const struct sk_batch *b, struct qn_sampler *s, int
         int ok = c->id == r.id && (k->n_top < 0 || sk_same_logprobs(c, &r)) && (i % 3 == 0 || b->feed[i] == (r.id < 0 ? 0 : r.id));
         if (ok && (!with_counts || sk_counts_are(b, k, i, i, r.id))) continue;
         wrong++;
-        qn_test_fail(__FILE__, __LINE__, "vocab %d, pick %d: id %d, wanted %d; rank %u, %u; logprob %.7g, %.7g (T %g, top_p %g, min_p %g, top_k %d, bias %u, bans %u, mask %d, history %d, top %d)",
+        qn_test_fail(__FILE__, __LINE__, "vocab %d, pick %d: id %d, wanted %d; rank %u, %u; logprob %.7g, %.7g (T %g, top_p %g, min_p %g, "
+                     "top_k %d, bias %u, bans %u, mask %d, history %d, top %d)",
                      b->n_vocab, i, c->id, r.id, c->rank, r.lp.rank, (double)c->logprob, (double)r.lp.logprob, (double)k->p.temperature, (double)k->p.top_p, (double)k->p.min_p,
                      k->p.top_k, k->p.n_bias, k->n_ban, k->has_mask, k->has_history, k->n_top);
     }

@@ -41,7 +41,8 @@ TEST(emu_traffic_rows, rope_reads_heads_and_writes_pages_by_whole_sectors) {
     if (!qn_emu_is_checked()) SKIP("plain build");
     struct kit_rng g = {2, 0};
     float *x = rk_random(&g, ROWS * HEADS * HD, 1);
-    struct qn_cuda_rope r = {.q = {HEADS * HD, rk_device(x, ROWS * HEADS * HD * 4)}, .k = {KV * HD, rk_device(x, ROWS * KV * HD * 4)}, .v = {KV * HD, rk_device(x, ROWS * KV * HD * 4)},
+    struct qn_cuda_rope r = {.q = {HEADS * HD, rk_device(x, ROWS * HEADS * HD * 4)}, .k = {KV * HD, rk_device(x, ROWS * KV * HD * 4)},
+                             .v = {KV * HD, rk_device(x, ROWS * KV * HD * 4)},
                              .table = rk_device(x, 5 * HD * 4), .rope_dim = HD, .neox = 1,
                              .kv = {.pages = rk_device(NULL, 2 * KV * 16 * HD * 2), .n_layers = 1, .n_kv_heads = KV, .n_heads = HEADS, .head_dim = HD, .head_pad = HD}};
     struct rk_step s = rk_step_open(ROWS, 0, NULL);

@@ -26,7 +26,8 @@ static struct qn_cuda_act act_open(int width, int rows, int planes) {
 static struct act_host act_fetch(const struct qn_cuda_act *a, int rows) {
     size_t n = (size_t)rows * (size_t)a->stride;
     return (struct act_host){rk_fetch(a->q, n), rk_fetch(a->d, n / 32 * 4), rk_fetch(a->sum, n / 16 * 2),
-                             {a->h[0] ? rk_fetch(a->h[0], n * 2) : NULL, a->h[1] ? rk_fetch(a->h[1], n * 2) : NULL}, a->h[0] ? rk_fetch(a->h_scale, (size_t)rows * 4) : NULL};
+                             {a->h[0] ? rk_fetch(a->h[0], n * 2) : NULL, a->h[1] ? rk_fetch(a->h[1], n * 2) : NULL},
+                             a->h[0] ? rk_fetch(a->h_scale, (size_t)rows * 4) : NULL};
 }
 
 static void act_close(struct qn_cuda_act *a, struct act_host *h) {
@@ -111,7 +112,8 @@ static void run_norm(const struct norm_case *c, uint32_t seed) {
     float *dpost = rk_device(post, row_bytes), *dgain = rk_device(gain, row_bytes);
     struct qn_cuda_act a = act_open(d, all, c->planes);
     struct rk_step s = rk_step_open(c->rows, 0, NULL);
-    qn_cuda_add_norm(&dx, c->with_y ? &dy : NULL, c->with_post ? dpost : NULL, c->scale, c->with_act ? dgain : NULL, eps, c->with_act ? &a : NULL, &s.step, all - 1, NULL);
+    qn_cuda_add_norm(&dx, c->with_y ? &dy : NULL, c->with_post ? dpost : NULL, c->scale, c->with_act ? dgain : NULL, eps,
+                     c->with_act ? &a : NULL, &s.step, all - 1, NULL);
     float *now = rk_fetch(dx.v, n * 4);
     struct act_host h = act_fetch(&a, all);
     for (int r = 0; r < c->rows; r++) {

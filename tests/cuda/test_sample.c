@@ -94,7 +94,8 @@ TEST_SLOW(cuda_sample, keeps_and_draws_as_defined, 60) {
             for (int v = 0; v < VOCAB; v++) e[v] = (struct entry){x[v], exp(((double)x[v] - (double)max) / t), v};
             qsort(e, VOCAB, sizeof *e, by_order);
             int ok = t < 1e-5 ? b.out[i].id == e[0].id : is_drawn(&k->p, k, e, VOCAB, b.out[i].id);
-            if (!ok) qn_test_fail(__FILE__, __LINE__, "seed %u, pick %d: id %d (T %g, top_p %g, min_p %g, top_k %d)", seed, i, b.out[i].id, t, (double)k->p.top_p, (double)k->p.min_p, k->p.top_k);
+            if (!ok) qn_test_fail(__FILE__, __LINE__, "seed %u, pick %d: id %d (T %g, top_p %g, min_p %g, top_k %d)", seed, i,
+                                  b.out[i].id, t, (double)k->p.top_p, (double)k->p.min_p, k->p.top_k);
         }
         sk_batch_free(&b);
     }

@@ -12,7 +12,7 @@
 enum { QN_BATCH_WARPS = 4 /* quarters */, QN_BATCH_ROWS = 64 /* more are gemm's */, QN_BATCH_STRIDE = QN_MM_TILE + 4 };
 
 template <class F, int NT> struct qn_batch_shared {
-    static constexpr int stages = NT > 2 ? 2 : 3; /* two blocks fit in 100 KiB with 16 rows, one with 32 */
+    static constexpr int stages = NT > 2 ? 2 : 3; /* as many as leave a block within 99 KiB, what small cards have */
     union {
         qn_gemm_stage<F, 8 * NT, 1> stage[QN_BATCH_WARPS][stages];
         float part[QN_BATCH_WARPS][8 * NT * QN_BATCH_STRIDE]; /* at the end: quarters of the (last) matrix */
@@ -88,7 +88,10 @@ template <int FORM, int NT> QN_KERNEL(QN_BATCH_WARPS * 32, 2) qn_batch_kernel(qn
     }
 }
 
-template <int FORM, int NT> static size_t qn_batch_bytes() { return sizeof(qn_batch_shared<qn_mm_form<FORM>, NT>); }
+template <int FORM, int NT> static size_t qn_batch_bytes() {
+    static_assert(sizeof(qn_batch_shared<qn_mm_form<FORM>, NT>) <= 99 * 1024, "shared memory of sm_86 and sm_120");
+    return sizeof(qn_batch_shared<qn_mm_form<FORM>, NT>);
+}
 
 template <int FORM> static int qn_batch_allow() {
     return QN_ALLOW_SHARED((qn_batch_kernel<FORM, 2>), (qn_batch_bytes<FORM, 2>())) < 0 || QN_ALLOW_SHARED((qn_batch_kernel<FORM, 4>), (qn_batch_bytes<FORM, 4>())) < 0 ? -1 : 0;

@@ -25,7 +25,8 @@ template <bool BF16> QN_DEVICE void qn_gemm_wide_load(qn_gemm_wide_stage &st, co
     int groups = w.n_groups - u * QN_GEMM_WIDE_UNIT;
 #pragma unroll
     for (int t = 0; t < QN_GEMM_TILES; t++)
-        qn_gemm_copy(st.w[t], job.tile[t] ? job.tile[t] + (size_t)u * QN_GEMM_WIDE_UNIT * QN_GEMM_WIDE_GROUP : NULL, QN_GEMM_WIDE_UNIT * chunks, groups * chunks, {(int)threadIdx.x, QN_GEMM_THREADS});
+        qn_gemm_copy(st.w[t], job.tile[t] ? job.tile[t] + (size_t)u * QN_GEMM_WIDE_UNIT * QN_GEMM_WIDE_GROUP : NULL, QN_GEMM_WIDE_UNIT * chunks, groups * chunks,
+                     {(int)threadIdx.x, QN_GEMM_THREADS});
     const uint16_t *h = a.h[BF16];
     for (int i = (int)threadIdx.x; i < QN_GEMM_ROWS * 8; i += QN_GEMM_THREADS) {
         int r = i / 8, c = i % 8;

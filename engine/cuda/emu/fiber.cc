@@ -47,15 +47,30 @@ static unsigned char *map_arena(size_t bytes) {
     return p + GUARD + bytes;
 }
 
+static size_t whole_pages(size_t bytes) { return (bytes + GUARD - 1) / GUARD * GUARD; }
+static void unmap_arena(unsigned char *end, size_t bytes) {
+    EMU_UNPOISON(end - bytes, bytes);
+    munmap(end - bytes - GUARD, bytes + 2 * GUARD);
+}
+
 emu_block *emu_block_new() {
     emu_block *b = static_cast<emu_block *>(calloc(1, sizeof *b));
     if (!b) abort();
     b->stacks = map((size_t)EMU_THREADS_MAX * STACK);
     for (int i = 0; i < EMU_THREADS_MAX; i++)
         if (mprotect(b->stacks + (size_t)i * STACK, GUARD, PROT_NONE)) perror("cuda emulator: mprotect"), abort();
-    b->arena_static_end = map_arena((EMU_SHARED_STATIC + GUARD - 1) / GUARD * GUARD);
-    b->arena_dynamic_end = map_arena((EMU_SHARED_MOST + GUARD - 1) / GUARD * GUARD);
+    b->arena_static_end = map_arena(whole_pages(EMU_SHARED_STATIC));
+    b->arena_dynamic_end = map_arena(whole_pages(EMU_SHARED_MOST));
     return b;
+}
+
+void emu_block_free(emu_block *b) {
+    if (!b) return;
+    EMU_UNPOISON(b->stacks, (size_t)EMU_THREADS_MAX * STACK);
+    munmap(b->stacks, (size_t)EMU_THREADS_MAX * STACK);
+    unmap_arena(b->arena_static_end, whole_pages(EMU_SHARED_STATIC));
+    unmap_arena(b->arena_dynamic_end, whole_pages(EMU_SHARED_MOST));
+    free(b);
 }
 
 /* Which thread's stack p lies in, or -1. */

@@ -126,10 +126,14 @@ static uint64_t block_of(uint64_t i) {
     if (settings.order == ORDER_REVERSE) return n_blocks - 1 - i;
     return shuffled.empty() ? i : shuffled[i];
 }
+/* Of this OS thread; goes with it. */
 static emu_block *own_block() {
-    static __thread emu_block *b;
-    if (!b) b = emu_block_new(), emu_catch_faults();
-    return b;
+    static thread_local struct own {
+        emu_block *b = nullptr;
+        ~own() { emu_block_free(b); }
+    } own;
+    if (!own.b) own.b = emu_block_new(), emu_catch_faults();
+    return own.b;
 }
 static void run_blocks(emu_launch *l) {
     emu_block *b = own_block();

@@ -48,19 +48,18 @@ struct edit_shared {
 QN_DEVICE void apply_bias(float *x, uint32_t from, const qn_cuda_bias *b, int n) {
     for (int t = (int)threadIdx.x; t < n; t += EDIT_THREADS) {
         uint32_t id = b[t].id, at = id - from;
-        int first = 1;
+        int first = at < SAMPLE_CHUNK;
         for (int s = 0; s < t && first; s++) first = b[s].id != id;
-        if (at >= SAMPLE_CHUNK || !first) continue;
-        for (int s = t; s < n; s++)
+        for (int s = t; s < n && first; s++)
             if (b[s].id == id) x[at] = b[s].add <= -100.0f ? -INFINITY : __fadd_rn(x[at], b[s].add);
     }
 }
 
 QN_DEVICE void apply_bans(float *x, uint32_t from, const uint32_t *ban, int n) {
     for (int t = (int)threadIdx.x; t < n; t += EDIT_THREADS) {
-        int first = 1;
+        int first = ban[t] - from < SAMPLE_CHUNK;
         for (int s = 0; s < t && first; s++) first = ban[s] != ban[t];
-        if (ban[t] - from < SAMPLE_CHUNK && first) x[ban[t] - from] = -INFINITY;
+        if (first) x[ban[t] - from] = -INFINITY;
     }
 }
 

@@ -28,6 +28,8 @@ for prog in programs:
     path = prog[-1]
     kind = path.split("/")[-2]
     args = []
+    # The checked emulator runs with copies that land late and fibers from the last to the first, the plain one as it comes.
+    prog_env = dict({"QN_EMU_CP_ASYNC": "late", "QN_EMU_ORDER": "reverse"}, **env) if kind == "cuda-checked" else env
     if a.filter:
         f = a.filter
         if f.startswith(kind + "/"): f = f[len(kind) + 1:]
@@ -37,7 +39,7 @@ for prog in programs:
             args = [f]
     t = time.time()
     try:
-        r = subprocess.run(prog + args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, timeout=a.timeout)
+        r = subprocess.run(prog + args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=prog_env, timeout=a.timeout)
         out, code = r.stdout.decode(errors="replace"), r.returncode
     except subprocess.TimeoutExpired as e:
         out, code = (e.stdout or b"").decode(errors="replace"), f"no end within {a.timeout} s"

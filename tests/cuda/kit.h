@@ -9,12 +9,24 @@
 #include <string.h>
 
 #include "engine/cuda/runtime.h"
+#ifdef QN_CUDA_EMU
+#include "engine/cuda/emu/testing.h"
+#endif
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define FAULTS_ARE_THE_SANITIZERS 1 /* a stray access, or a report from a signal handler, is theirs */
 #else
 #define FAULTS_ARE_THE_SANITIZERS 0
 #endif
+
+/* In the checked emulator, some ten times slower: take fewer shapes. */
+__attribute__((unused)) static int is_checked(void) {
+#ifdef QN_CUDA_EMU
+    return qn_emu_is_checked();
+#else
+    return 0;
+#endif
+}
 
 __attribute__((unused)) static void *dev_new(size_t bytes) {
     void *p = NULL;

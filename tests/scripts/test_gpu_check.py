@@ -111,6 +111,15 @@ def what_fails_ends_it_unless_told_to_go_on():
 
 
 @test(seconds=60)
+def make_names_the_toolkit_that_it_lacks():
+    with tempfile.TemporaryDirectory() as d:
+        r = subprocess.run(["make", "-s", "-C", ROOT, f"B={d}", "CUDA=1", "NVCC=/nowhere/nvcc", f"{d}/quern-cuda.so"], capture_output=True, text=True, timeout=60)
+        assert r.returncode == 2, r
+        lines = [x for x in r.stderr.splitlines() if not x.startswith("make")]
+        eq(lines, ["CUDA=1: no nvcc of CUDA 13 or later in PATH or /usr/local/cuda/bin (NVCC=path says where it is)"])
+
+
+@test(seconds=60)
 def the_table_of_kernels_has_a_row_for_each():
     """Over the emulator, which says that they ran and no time."""
     exe = os.path.join(BUILD, "tests/cuda/bench_cuda")

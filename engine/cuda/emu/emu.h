@@ -252,7 +252,7 @@ QN_EMU_FN QN_EMU_PLAIN void qn_mma_s8_k16(int32_t c[4], const uint32_t a[2], uin
 
 /* ex2.approx.ftz: what is below the normal floats is zero, before and after. */
 QN_EMU_FN QN_EMU_PLAIN float qn_exp2(float x) {
-    float y = exp2f(x);
+    float y = (float)exp2((double)x); /* rounded once, as the PTX interpreter does it: their results are compared bit for bit */
     return y < 0x1p-126f ? 0.0f : y;
 }
 QN_EMU_FN QN_EMU_PLAIN float qn_rsqrt(float x) { return rsqrtf(x); }

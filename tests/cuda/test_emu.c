@@ -1,4 +1,8 @@
 /* The emulator against plain C: every primitive that kernels may use, and a planted bug for each report. Streams and graphs: test_emu_streams.c. */
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "engine/cuda/emu/testing.h"
 #include "tests/cuda/emu_kernels.h"
 #include "tests/cuda/kit.h"
@@ -286,6 +290,27 @@ TEST(emu, launches_beyond_the_limits_are_reported) {
     EXPECT_EQ(cudaGetLastError(), 0);
     emu_nothing(1, 1, 1024, 48 * 1024, NULL);
     EXPECT_EQ(cudaGetLastError(), 0);
+}
+
+/* By default a report is the end. */
+TEST(emu, a_report_ends_the_process_with_its_place) {
+    char text[2000];
+    int to[2], status;
+    int *mem = dev_new(4096);
+    ASSERT_EQ(pipe(to), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(to[1], 2);
+        emu_bug(BUG_BARRIER_LEFT, mem, NULL);
+        _exit(0);
+    }
+    close(to[1]);
+    ssize_t n = read(to[0], text, sizeof text - 1);
+    ASSERT(n > 0);
+    text[n] = 0;
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    EXPECT(strstr(text, "cuda emulator: kernel barrier_left, block (0, 0, 0), thread (") && strstr(text, "tests/cuda/emu_bugs.cu:"));
 }
 
 /* What the report of each planted bug has to say. */

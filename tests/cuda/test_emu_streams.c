@@ -201,6 +201,8 @@ TEST(emu_streams, what_a_capture_does_not_allow_is_reported) {
     emu_inc(d, 1, 1, side); /* never joined */
     EXPECT(cudaStreamEndCapture(s, &g) != 0);
     EXPECT_EQ(qn_emu_n_reports(), 5);
+    EXPECT(cudaStreamWaitEvent(side, fork, 0) != 0); /* of a capture that is over */
+    EXPECT_EQ(qn_emu_n_reports(), 6);
     cudaEventDestroy(outside), cudaEventDestroy(fork);
 }
 

@@ -45,7 +45,6 @@ bool emu_run(emu_launch *l);
 /* Prints (or collects) a report with the place of the running fiber, if there is one, and does not come back to a fiber: its
  * block is left. Outside fibers it returns, if reports are collected. file may be NULL. */
 void emu_report(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-bool emu_collecting();
 
 /* A copy under way: made by cp.async, not waited for yet. */
 struct emu_copy {

@@ -70,7 +70,6 @@ static bool collecting;
 static std::vector<std::string> reports;
 static pthread_mutex_t reports_lock = PTHREAD_MUTEX_INITIALIZER;
 
-bool emu_collecting() { return collecting; }
 extern "C" void qn_emu_collect(int on) { collecting = on != 0; }
 extern "C" int qn_emu_n_reports(void) { return (int)reports.size(); }
 extern "C" const char *qn_emu_report_text(int i) { return i >= 0 && i < (int)reports.size() ? reports[(size_t)i].c_str() : ""; }

@@ -38,6 +38,7 @@ typedef std::vector<node> node_list;
 struct capture {
     std::shared_ptr<node_list> nodes;
     cudaStream_t origin;
+    bool ended;
 };
 } // namespace
 
@@ -337,6 +338,7 @@ extern "C" cudaError_t cudaEventQuery(cudaEvent_t e) {
 extern "C" cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) { return *ms = 0.0f, cudaSuccess; }
 extern "C" cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
     locked hold;
+    if (e->from && e->from->ended) return emu_report(nullptr, 0, "a wait for an event that was recorded in a capture, which has ended"), fail(cudaErrorInvalidValue);
     if (is_capturing(s) && (!e->from || e->from != s->to)) {
         if (!e->from && !e->flag) return cudaSuccess; /* never recorded */
         emu_report(nullptr, 0, "a captured stream waits for an event from outside its capture");
@@ -362,7 +364,7 @@ extern "C" cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCap
     if (!s || is_capturing(s)) return emu_report(nullptr, 0, "cudaStreamBeginCapture: the NULL stream, or captured already"), fail(cudaErrorStreamCaptureUnsupported);
     s->to = std::make_shared<capture>();
     s->to->nodes = std::make_shared<node_list>();
-    s->to->origin = s;
+    s->to->origin = s, s->to->ended = false;
     s->at.clear();
     return cudaSuccess;
 }
@@ -387,6 +389,7 @@ extern "C" cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     if (!is_capturing(s) || s->to->origin != s) return emu_report(nullptr, 0, "cudaStreamEndCapture: this stream began none"), fail(cudaErrorStreamCaptureInvalidated);
     std::shared_ptr<capture> c = s->to;
     bool joined = all_joined(*c->nodes, s->at);
+    c->ended = true;
     for (cudaStream_t t : streams)
         if (t->to == c) t->to = nullptr, t->at.clear();
     if (!joined) return emu_report(nullptr, 0, "cudaStreamEndCapture: work of another stream was not joined"), fail(cudaErrorStreamCaptureInvalidated);

@@ -5,7 +5,8 @@ sm_80    mma sums in double, copies arrive as late as they may, and the program'
 sm_100   another front end of nvcc orders the code otherwise; blocks and warps run backward, and after every launch all device memory
          is compared with what the emulator makes of the same launch: bit for bit, but for floats near each other (hook.c).
 
-Programs about the emulator itself, which plant bugs, are left out."""
+The whole backend runs on sm_80 only, by the tests named here: models of every family and SmolLM2 token by token. Programs about the
+emulator itself, which plant bugs or count what it counts, are left out, and so is what takes minutes."""
 import glob, os, re, subprocess
 from qtest import BUILD, ROOT, add_test, main, skip
 
@@ -13,24 +14,24 @@ MODES = {
     "sm_80": {},
     "sm_100": {"QN_PTX_COMPARE": "1", "QN_PTX_ORDER": "reverse"},
 }
-ABOUT_THE_EMULATOR = ("test_emu", "test_check", "test_ptx")
-ON_THE_HOST = ("test_weight", "test_attention_plan")  # launch nothing
-TOO_LONG = ("test_sample_many",)  # more picks of what test_sample has a few hundred of
+LEFT_OUT = ("test_emu", "test_ptx", "test_serve", "test_sample_many")
+ON_THE_HOST = ("test_weight", "test_attention_plan", "test_step")  # launch nothing
+BACKEND = ("backend/tiny_families", "backend/logits_are", "backend/captured_steps", "backend/smollm2")
 
 
 def programs():
-    return sorted(x for x in glob.glob(f"{ROOT}/tests/cuda/test_*.c") if not os.path.basename(x).startswith(ABOUT_THE_EMULATOR + ON_THE_HOST + TOO_LONG))
+    return sorted(x for x in glob.glob(f"{ROOT}/tests/cuda/test_*.c") if not os.path.basename(x).startswith(LEFT_OUT + ON_THE_HOST))
 
 
-def run(name, arch):
+def run(name, arch, names=()):
     if not BUILD.endswith("release"):
         skip("the interpreter runs in the release build only")
     folder = f"{ROOT}/build/ptx/{arch}"
     if not glob.glob(f"{folder}/*.ptx"):
         skip("no PTX: it takes an nvcc 13 (scripts/deps-cuda.sh)")
     env = dict(os.environ, QN_PTX=folder, QN_PTX_TELL="1", QN_TEST_SLOW="8", **MODES[arch])
-    r = subprocess.run([f"{BUILD}/tests/cuda/{name}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True, errors="replace")
-    said = [x for x in r.stdout.splitlines() if not re.match(r"ok |ptx: \d+ launches", x)]
+    r = subprocess.run([f"{BUILD}/tests/cuda/{name}", *names], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True, errors="replace")
+    said = [x for x in r.stdout.splitlines() if not re.match(r"ok |ptx: \d+ launches|ptx: \S+ takes", x)]
     launches = sum(int(x) for x in re.findall(r"^ptx: (\d+) launches", r.stdout, re.M))
     words, differ = (sum(int(x) for x in re.findall(p, r.stdout)) for p in (r"(\d+) words written", r"(\d+) differ"))
     assert r.returncode == 0, "\n".join(said[-40:])
@@ -41,6 +42,8 @@ def run(name, arch):
 for path in programs():
     for arch in MODES:
         name = os.path.basename(path)[:-2]
-        add_test(f"ptx_kernels/{name[5:]}_{arch}", lambda name=name, arch=arch: run(name, arch), seconds=600)
+        if name != "test_backend":
+            add_test(f"ptx_kernels/{name[5:]}_{arch}", lambda name=name, arch=arch: run(name, arch), seconds=600)
+add_test("ptx_kernels/backend_sm_80", lambda: run("test_backend", "sm_80", BACKEND), seconds=900)
 
 main()

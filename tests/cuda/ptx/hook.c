@@ -2,7 +2,7 @@
  * device branch. Off unless the environment asks:
  *   QN_PTX=FOLDER      run every launch from the .ptx files there (build/ptx/sm_80, build/ptx/sm_100)
  *   QN_PTX_COMPARE=1   run it in the emulator as well, from the same memory, and compare all device memory afterwards
- *   QN_PTX_TELL=1      count launches and words on stdout at exit
+ *   QN_PTX_TELL=1      count launches, words and dynamic shared memory (budget.tsv) on stdout at exit
  *   QN_PTX_ORDER=reverse, QN_PTX_COPIES=early   as in ptx.h
  * An entry is found by the host function's symbol, which both compilers mangle alike but for the L of internal linkage.
  *
@@ -25,7 +25,7 @@
 enum { MODULES_MAX = 64, KERNELS_MAX = 1024, REGIONS_MAX = 4096 };
 static struct qn_ptx *modules[MODULES_MAX];
 static int n_modules;
-static struct { const void *host; struct qn_ptx *m; const char *entry; } kernels[KERNELS_MAX];
+static struct { const void *host; struct qn_ptx *m; const char *entry; size_t dynamic; } kernels[KERNELS_MAX];
 static int n_kernels, comparing;
 static struct { uint64_t launches, words, differ; double worst; } seen;
 
@@ -196,6 +196,7 @@ static int run(const struct qn_emu_grid *g) {
     while (k < n_kernels && kernels[k].host != g->kernel) k++;
     if (k == n_kernels) find_kernel(g->kernel, g->name);
     for (int a = 0; a < g->n_args; a++) args[a] = (struct qn_ptx_arg){g->args[a], g->arg_bytes[a]};
+    if (g->dynamic > kernels[k].dynamic) kernels[k].dynamic = g->dynamic;
     if (comparing) save_regions();
     qn_ptx_launch(kernels[k].m, kernels[k].entry, g->grid, g->block, g->dynamic, args, g->n_args);
     seen.launches++;
@@ -210,6 +211,8 @@ static int run(const struct qn_emu_grid *g) {
 }
 
 static void tell(void) {
+    for (int k = 0; k < n_kernels; k++)
+        if (kernels[k].dynamic) fprintf(stdout, "ptx: %s takes %zu bytes of dynamic shared memory\n", kernels[k].entry, kernels[k].dynamic);
     if (seen.launches) fprintf(stdout, "ptx: %llu launches, %llu words written, %llu differ, at most by %.2g\n", (unsigned long long)seen.launches, (unsigned long long)seen.words, (unsigned long long)seen.differ, seen.worst);
 }
 __attribute__((constructor)) static void install(void) {

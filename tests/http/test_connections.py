@@ -385,7 +385,7 @@ def a_reader_that_takes_nothing_is_cut_and_others_go_on():
         eq(n, 201)
         grown = d.rss_kib() - rss
         assert grown < 16_000 * SLOW, f"{grown} KiB for 200 stalled readers"
-        wait_for(lambda: d.metric("quern_http_stalled_readers_total") == 200, 30, "stalled readers cut")
+        wait_for(lambda: d.metric("quern_http_stalled_readers_total") == 200, 10, "stalled readers cut")
         wait_for(lambda: all_closed(d), 5, "every exchange closed")
         for c in stuck:
             c.close()

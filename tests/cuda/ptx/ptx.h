@@ -43,8 +43,6 @@ void qn_ptx_on_find(qn_ptx_find_fn find);
 void qn_ptx_late_copies(int late);
 /* mma of 16-bit floats: 0 (the default) sums in double and rounds once, 1 adds products one by one to the f32 accumulator. */
 void qn_ptx_mma_in_order(int yes);
-/* ex2.approx: 0 (the default) in double, rounded once, 1 by the C library's exp2f, as the emulator has it. */
-void qn_ptx_approximate_as_host(int yes);
 /* Order of warps within a block, and of blocks: 0 forward (the default), 1 backward. */
 void qn_ptx_backward(int backward);
 /* How often instructions with this opcode ("mma.sync.aligned...") ran, in all modules of the process. */

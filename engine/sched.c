@@ -3,6 +3,10 @@
  * A row of speculation is computed behind a seq's last token; append() turns it into a computed row when the token that was
  * sampled is the guessed one, and the rest is overwritten by later rows.
  *
+ * Steps may be planned and their blocks given away while earlier ones still run, if the device does everything in the order
+ * of the plans: then whoever gets a block writes to it after the last reader, and "computed" means "will be, before anybody
+ * can ask". What is known late is only the token (append_late).
+ *
  * What a running group holds:
  *
  *   before the fork          leader ── b0 b1 b2~        others: nothing        (~: partly filled)
@@ -263,8 +267,9 @@ void qn_sched_hold_prefill(struct qn_sched *s) { s->hold_prefill = 1; }
 
 static void publish(struct qn_sched *s, struct qn_seq *q) {
     const struct qn_group_spec *spec = &q->group->spec;
+    int n_known = q->n_tokens - qn_sched_is_late(q), n = q->n_computed < n_known ? q->n_computed : n_known;
     if (!spec->cache_prompt) return;
-    while ((q->n_published + 1) * s->cfg.block_tokens <= q->n_computed) {
+    while ((q->n_published + 1) * s->cfg.block_tokens <= n) {
         qn_kvcache_publish(s->kv, spec->salt, q->tokens, q->blocks, q->n_published);
         q->n_published++;
     }
@@ -308,16 +313,33 @@ int qn_sched_first(const struct qn_seq *q) {
     return q->state == QN_SEQ_DECODE && q->n_tokens == n && q->n_computed == n;
 }
 
+/* Room for one more token of a seq that has computed all it has. */
+static void check_append(const struct qn_seq *q) {
+    assert(q->state == QN_SEQ_DECODE && q->n_computed == q->n_tokens && !qn_sched_is_late(q));
+    assert(q->n_tokens < q->group->spec.n_prompt + q->group->spec.max_tokens);
+}
+
+void qn_sched_append_late(struct qn_seq *q, int32_t stand_in) {
+    check_append(q);
+    assert(stand_in < 0 && q->n_ahead == 0);
+    q->tokens[q->n_tokens++] = stand_in;
+    q->group->fresh++;
+}
+
 void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token) {
     struct qn_group *g = q->group;
-    assert(q->state == QN_SEQ_DECODE && q->n_computed == q->n_tokens);
-    assert(q->n_tokens < g->spec.n_prompt + g->spec.max_tokens);
+    qn_vtc_charge(s->vtc, g->tenant, QN_VTC_OUTPUT);
+    if (qn_sched_is_late(q)) { /* its row may be computed by now, its blocks may be gone */
+        q->tokens[q->n_tokens - 1] = token;
+        publish(s, q);
+        return;
+    }
+    check_append(q);
     int guessed = q->n_ahead > 0 && q->tokens[q->n_tokens] == token;
     q->tokens[q->n_tokens++] = token;
     q->n_ahead = guessed ? q->n_ahead - 1 : 0;
     q->n_computed += guessed;
     g->fresh++;
-    qn_vtc_charge(s->vtc, g->tenant, QN_VTC_OUTPUT);
 }
 
 /* ---- going ---- */
@@ -393,6 +415,7 @@ static const char *audit_seq(const struct qn_sched *s, const struct qn_seq *q) {
     if (q->n_computed > q->n_tokens) return "more is computed than there are tokens";
     if (q->n_computed > q->n_blocks * s->cfg.block_tokens) return "computed tokens without blocks";
     if (q->n_published * s->cfg.block_tokens > q->n_computed) return "published before it was computed";
+    if (q->n_published * s->cfg.block_tokens > q->n_tokens - qn_sched_is_late(q)) return "published before it was known";
     for (int i = 0; i < q->n_blocks; i++) s->seen[q->blocks[i]]++;
     return NULL;
 }

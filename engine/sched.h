@@ -33,7 +33,7 @@ struct qn_seq { /* read by the engine; written by sched.c only, but for `user` *
     struct qn_group *group;
     int branch;
     enum qn_seq_state state;
-    int32_t *tokens;        /* prompt then output; room for n_prompt + max_tokens */
+    int32_t *tokens;        /* prompt then output; room for n_prompt + max_tokens; the last may be a stand-in (append_late) */
     int n_tokens;
     int n_computed;         /* leading tokens whose KV is written */
     int32_t *blocks;
@@ -179,6 +179,13 @@ int qn_sched_first(const struct qn_seq *q);
 /* Adds a sampled token to a seq in DECODE whose rows are all computed. If it is the next drafted one, its row counts as
  * computed and the token after it may be appended too, and so on; any other token ends the drafts of this step. */
 void qn_sched_append(struct qn_sched *s, struct qn_seq *q, int32_t token);
+/* As append(), for a token that the device has drawn and the host has not read: `stand_in` (< 0) is planned like any other
+ * token, and the next append() to this seq puts the token in its place, which must come before the next append_late(). Blocks
+ * that hold a stand-in are not published, and nothing is guessed behind it. The last token that max_tokens allows needs
+ * none, as its row is never computed. Meanwhile the seq may be preempted, finished, removed. */
+void qn_sched_append_late(struct qn_seq *q, int32_t stand_in);
+/* 1: the seq's last token is a stand-in. */
+static inline int qn_sched_is_late(const struct qn_seq *q) { return q->tokens[q->n_tokens - 1] < 0; }
 /* Ends one branch: its blocks go back (full ones stay cached). Returns 1 when it was the group's last: the group is then
  * out of the scheduler and the engine's to free. */
 int qn_sched_finish(struct qn_sched *s, struct qn_seq *q);

@@ -329,7 +329,7 @@ static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target,
 /* Guesses that fit: into the budgets, the output that is left, and blocks that nobody has to give up. */
 static int plan_draft(struct qn_sched *s, int i, struct qn_seq *q) {
     const struct qn_group_spec *spec = &q->group->spec;
-    if (!s->cfg.draft || spec->score_prompt) return 0;
+    if (!s->cfg.draft || spec->score_prompt || qn_sched_is_late(q)) return 0;
     int most = s->draft_left, room = spec->n_prompt + spec->max_tokens - q->n_tokens - 1;
     if (most > room) most = room;
     int n_fits = q->n_blocks * s->cfg.block_tokens - q->n_tokens;

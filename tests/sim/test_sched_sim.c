@@ -6,6 +6,9 @@
  * what it FOUND there. So a block that is shared, copied, evicted or reused wrongly shows as a wrong slot at once and as
  * a wrong token in the end: tokens must be those of the same request alone, whatever was planned or guessed around it.
  *
+ * In some seeds tokens are read late, as from a device that goes on by itself: the scheduler gets a stand-in, the next step is planned and
+ * carried out, and only then the token is told; what a step reads of the one before it reads as a device would, by the stand-in's number.
+ *
  * QN_SEEDS: how many seeds (10,000). QN_SEED: only this one. A failure prints its seed. */
 #include "engine/sched.h"
 #include "tests/run.h"
@@ -32,6 +35,13 @@ struct req {
     int32_t prompt[CTX];
 };
 
+struct flying {              /* a token that was drawn and not told yet */
+    struct req *r;
+    struct qn_seq *q;
+    int branch;
+    uint64_t found;
+};
+
 struct sim {
     uint64_t seed, n_draws, twin_family;
     int twins, twin_rate;    /* still to come of one family; how often a family starts */
@@ -44,6 +54,10 @@ struct sim {
     uint64_t slots[BLOCKS_MAX][BT_MAX]; /* what the fake model's KV memory holds */
     int hold_prefill_rate, holding; /* plans that are to be without prefill */
     int preempt_every, hold_rate, cancel_rate;
+    struct flying flight[64];
+    int32_t feed[64];        /* the same as the device has them; stand-in -1 - i is feed[i] */
+    int n_flight, late_rate; /* steps of 100 whose tokens are told late */
+    uint64_t late, in_vain;  /* tokens told late; drawn for a branch that had ended */
     int guess_right;         /* per cent of the drafted tokens that are the true ones */
     uint64_t steps, rows, guessed, taken;
 };
@@ -75,6 +89,7 @@ static int draft(const struct qn_seq *q, int32_t *out, int most) {
     const struct req *r = q->group->spec.user;
     uint64_t h = r->root, found = r->root;
     int n = (int)draw((uint64_t)most + 1);
+    if (qn_sched_is_late(q)) abort(); /* nobody can guess what follows a token that nobody knows */
     for (int p = 0; p < q->n_tokens + n; p++) {
         if (p >= q->n_tokens) out[p - q->n_tokens] = chance(M->guess_right) ? next_token(r, found, q->branch) : (int32_t)draw(VOCAB);
         h = mix(h, (uint64_t)(p < q->n_tokens ? q->tokens[p] : out[p - q->n_tokens]));
@@ -107,6 +122,7 @@ static void setup(uint64_t seed) {
     M->n_blocks = chance(50) ? least / 2 + (int)draw((uint64_t)least) : least + (int)draw((uint64_t)(BLOCKS_MAX - least));
     if (chance(25) && c->seqs_max > 3) c->reserved_seqs[draw(3)] = 1 + (int)draw(2);
     if (chance(25)) c->reserved_blocks[draw(3)] = 1 + (int)draw((uint64_t)(M->n_blocks / 4));
+    M->late_rate = chance(50) ? 0 : chance(50) ? 100 : (int)draw(101);
     M->preempt_every = chance(30) ? 1 + (int)draw(10) : 0;
     M->hold_prefill_rate = chance(30) ? (int)draw(40) : 0;
     M->hold_rate = chance(40) ? (int)draw(20) : 0;
@@ -167,11 +183,16 @@ static uint64_t *slot(const struct qn_seq *q, int pos) {
     return &M->slots[q->blocks[pos / M->cfg.block_tokens]][pos % M->cfg.block_tokens];
 }
 
+static uint64_t token_of(const struct qn_seq *q, int p) {
+    int32_t t = q->tokens[p];
+    return (uint64_t)(t < 0 ? M->feed[-1 - t] : t);
+}
+
 static void write_rows(const struct qn_plan_item *it) {
     const struct req *r = it->seq->group->spec.user;
     uint64_t h = r->root;
     for (int p = 0; p < it->start + it->n_rows; p++) {
-        h = mix(h, (uint64_t)it->seq->tokens[p]);
+        h = mix(h, token_of(it->seq, p));
         if (p >= it->start) *slot(it->seq, p) = h;
     }
 }
@@ -182,7 +203,7 @@ static int read_rows(const struct qn_plan_item *it, uint64_t *found) {
     const struct req *r = it->seq->group->spec.user;
     uint64_t h = r->root, f = r->root;
     for (int p = 0; p < it->start + it->n_rows; p++) {
-        h = mix(h, (uint64_t)it->seq->tokens[p]);
+        h = mix(h, token_of(it->seq, p));
         if (*slot(it->seq, p) != h) return 0;
         f = mix(f, *slot(it->seq, p));
         int k = p - (it->start + it->n_rows - 1 - it->n_draft);
@@ -216,6 +237,7 @@ static int check_items(const struct qn_plan *p) {
         if (it->start + it->n_rows > q->n_tokens + it->n_draft || q->n_tokens + it->n_draft >= r->n_prompt + r->max_tokens + !it->n_draft)
             FAIL("%d guesses behind %d tokens", it->n_draft, q->n_tokens);
         if (it->start + it->n_rows > q->n_blocks * M->cfg.block_tokens) FAIL("rows without blocks");
+        if (qn_sched_is_late(q) && -1 - q->tokens[q->n_tokens - 1] >= M->n_flight) FAIL("a stand-in of no draw");
         for (int k = 0; k < i; k++)
             if (p->items[k].seq == q) FAIL("a seq is planned twice");
         for (int b = it->start / M->cfg.block_tokens; b * M->cfg.block_tokens < it->start + it->n_rows; b++)
@@ -276,7 +298,7 @@ static int do_drops(const struct qn_plan *p) {
 /* Tokens so far are those of this request alone. */
 static int check_output(const struct req *r, const struct qn_seq *q) {
     uint64_t h = r->root, found = r->root;
-    for (int p = 0; p < q->n_tokens; p++) {
+    for (int p = 0; p < q->n_tokens - qn_sched_is_late(q); p++) {
         if (p >= r->n_prompt && q->tokens[p] != next_token(r, found, q->branch)) FAIL("token %d of branch %d depends on the plan", p, q->branch);
         if (p < r->n_prompt && q->tokens[p] != r->prompt[p]) FAIL("the prompt changed");
         h = mix(h, (uint64_t)q->tokens[p]);
@@ -285,11 +307,11 @@ static int check_output(const struct req *r, const struct qn_seq *q) {
     return 1;
 }
 
-static int give(struct req *r, struct qn_seq *q, uint64_t found) {
+static int give(struct req *r, struct qn_seq *q, uint64_t found, int late) {
     int b = q->branch;
-    if (q->state != QN_SEQ_DECODE || q->n_computed != q->n_tokens) FAIL("a token for a branch that is not there yet");
+    if (!late && (q->state != QN_SEQ_DECODE || q->n_computed != q->n_tokens)) FAIL("a token for a branch that is not there yet");
     if (r->finished[b]) FAIL("a token after the finish");
-    if (q->n_tokens - r->n_prompt != r->n_out[b]) FAIL("a branch lost tokens");
+    if (q->n_tokens - qn_sched_is_late(q) - r->n_prompt != r->n_out[b]) FAIL("a branch lost tokens");
     int32_t t = next_token(r, found, b);
     r->n_out[b]++;
     if (r->n_out[b] == r->max_tokens || ends(r, found, b)) {
@@ -308,29 +330,33 @@ static int give(struct req *r, struct qn_seq *q, uint64_t found) {
     return 1;
 }
 
-static int sample(const struct qn_plan *p, uint64_t found[][CTX]) {
+/* of[i]: whose item i is. Draws that were told meanwhile, if any, may have ended some. */
+static int sample(const struct qn_plan *p, uint64_t found[][CTX], struct req *const *of, int told) {
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
-        struct req *r = it->seq->group->spec.user;
-        struct qn_group *g = it->seq->group;
-        if (!it->sample) continue;
+        struct req *r = of[i];
+        struct qn_group *g = r->g;
+        if (!g || !it->sample || (!it->fork && r->finished[it->seq->branch])) continue;
         if (!it->fork) {
             int32_t guess[CTX];
             for (int k = 0; k < it->n_draft; k++) guess[k] = it->seq->tokens[it->start + 1 + k];
             for (int k = 0; k <= it->n_draft; k++) {
                 int at = it->seq->n_tokens;
                 M->taken += k > 0;
-                if (!give(r, it->seq, found[i][k])) return 0;
+                if (!give(r, it->seq, found[i][k], 0)) return 0;
                 if (!r->g || r->finished[it->seq->branch] || k == it->n_draft || it->seq->tokens[at] != guess[k]) break;
             }
             continue;
         }
         int n = 0;
-        for (int b = 0; r->g && b < r->n_branches; b++)
-            if (qn_sched_first(&g->seqs[b])) {
+        for (int b = 0; r->g && b < r->n_branches; b++) {
+            if (r->finished[b]) {
+                n += told; /* it ended just now, perhaps */
+            } else if (qn_sched_first(&g->seqs[b])) {
                 n++;
-                if (!give(r, &g->seqs[b], found[i][0])) return 0;
+                if (!give(r, &g->seqs[b], found[i][0], 0)) return 0;
             }
+        }
         if (n == 0) FAIL("a fork without a branch to sample");
     }
     for (int i = 0; i < p->n_items; i++) { /* score only */
@@ -349,6 +375,63 @@ static int sample(const struct qn_plan *p, uint64_t found[][CTX]) {
             }
         if (r->g) FAIL("a scored prompt does not end");
     }
+    return 1;
+}
+
+/* ---- tokens that are told late ---- */
+
+static int may_be_late(const struct qn_plan *p) {
+    for (int i = 0; i < p->n_items; i++) {
+        const struct req *r = p->items[i].seq->group->spec.user;
+        if (p->items[i].n_draft || r->score || r->max_tokens == 0) return 0;
+    }
+    return chance(M->late_rate);
+}
+
+static void fly(struct flying *to, int *n, struct qn_seq *q, uint64_t found) {
+    to[(*n)++] = (struct flying){.r = q->group->spec.user, .q = q, .branch = q->branch, .found = found};
+}
+
+/* What this step draws, in the order of its rows. */
+static int draws(const struct qn_plan *p, uint64_t found[][CTX], struct flying *to) {
+    int n = 0;
+    for (int i = 0; i < p->n_items; i++) {
+        const struct qn_plan_item *it = &p->items[i];
+        struct qn_group *g = it->seq->group;
+        if (it->sample && !it->fork) fly(to, &n, it->seq, found[i][0]);
+        for (int b = 0; it->sample && it->fork && b < g->spec.n_branches; b++)
+            if (qn_sched_first(&g->seqs[b])) fly(to, &n, &g->seqs[b], found[i][0]);
+    }
+    return n;
+}
+
+/* The draws of the step before are read: tells them, but for branches that are gone. */
+static int land(void) {
+    for (int i = 0; i < M->n_flight; i++) {
+        struct flying *f = &M->flight[i];
+        if (!f->r->g || f->r->finished[f->branch]) M->in_vain++;
+        else if (!give(f->r, f->q, f->found, 1)) return 0;
+    }
+    M->late += (uint64_t)M->n_flight;
+    M->n_flight = 0;
+    return 1;
+}
+
+/* The step that was just carried out takes the place of the one before, whose draws are read. */
+static int go_on(const struct qn_plan *p, uint64_t found[][CTX]) {
+    static struct flying next[64];
+    static struct req *of[64];
+    for (int i = 0; i < p->n_items; i++) of[i] = p->items[i].seq->group->spec.user;
+    int late = may_be_late(p), n = late ? draws(p, found, next) : 0, told = M->n_flight > 0;
+    if (!land()) return 0;
+    if (!late) return sample(p, found, of, told);
+    for (int i = 0; i < n; i++) {
+        struct flying *f = &next[i];
+        M->feed[i] = next_token(f->r, f->found, f->branch);
+        M->flight[i] = *f;
+        if (f->r->g && !f->r->finished[f->branch] && f->q->n_tokens + 1 < f->r->n_prompt + f->r->max_tokens) qn_sched_append_late(f->q, -1 - i);
+    }
+    M->n_flight = n;
     return 1;
 }
 
@@ -372,6 +455,7 @@ static int step(void) {
     M->steps++;
     if (!do_drops(p) || !check_items(p)) return 0;
     if (p->n_items == 0) {
+        if (M->n_flight) return land();
         if (M->holding) return 1;
         if (live_and_free() && !held_now()) FAIL("nothing is planned though %d could run", live_and_free());
         if (p->wake_ns && p->wake_ns <= M->now) FAIL("wake in the past");
@@ -386,7 +470,7 @@ static int step(void) {
     for (int i = 0; i < p->n_items; i++)
         if (!read_rows(&p->items[i], found[i])) FAIL("a row attends to a slot that is not of its own prefix");
     qn_sched_computed(M->s, p);
-    if (!sample(p, found)) return 0;
+    if (!go_on(p, found)) return 0;
     const char *bad = qn_sched_audit(M->s);
     if (bad) FAIL("%s", bad);
     M->now += 1000000 + (int64_t)draw(9) * 1000000;
@@ -466,7 +550,7 @@ static void clean(void) {
 TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
     const char *only = getenv("QN_SEED"), *many = getenv("QN_SEEDS");
     uint64_t from = only ? strtoull(only, NULL, 0) : 1, n = only ? 1 : many ? strtoull(many, NULL, 0) : 10000;
-    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0, joins = 0;
+    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0, joins = 0, late = 0, in_vain = 0;
     M = calloc(1, sizeof *M);
     ASSERT(M);
     for (uint64_t seed = from; seed < from + n; seed++) {
@@ -487,11 +571,14 @@ TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
         joins += c.joins;
         guessed += M->guessed;
         taken += M->taken;
+        late += M->late;
+        in_vain += M->in_vain;
         clean();
     }
-    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu joins, %llu of %llu guesses taken\n", (unsigned long long)n,
+    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu joins, %llu of %llu guesses taken, %llu tokens told late and %llu in vain\n", (unsigned long long)n,
            (unsigned long long)steps, (unsigned long long)rows, (unsigned long long)preemptions, (unsigned long long)hits,
-           (unsigned long long)evictions, (unsigned long long)joins, (unsigned long long)taken, (unsigned long long)guessed);
-    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken && joins > n / 20); /* the seeds do reach the corners */
+           (unsigned long long)evictions, (unsigned long long)joins, (unsigned long long)taken, (unsigned long long)guessed,
+           (unsigned long long)late, (unsigned long long)in_vain);
+    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken && joins > n / 20 && late > 20 * n && in_vain > n); /* the seeds do reach the corners */
     free(M);
 }

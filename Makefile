@@ -34,14 +34,14 @@ CFLAGS ?=
 ALL_CFLAGS = $(BASE) $(WARN) $(OPT_$(V)) $(CFLAGS)
 LINK = $(CC) -pie -Wl,-z,relro,-z,now -pthread $(OPT_$(V)) $(LDFLAGS)
 
-ENGINE_C := $(filter-out %_fuzz.c,$(wildcard engine/base/*.c engine/*.c engine/cpu/*.c))
+ENGINE_C := $(filter-out %_fuzz.c,$(wildcard engine/base/*.c engine/*.c engine/grammar/*.c engine/cpu/*.c))
 API_C := $(filter-out %_fuzz.c,$(wildcard api/*.c))
 SERVER_C := $(filter-out %_fuzz.c server/main.c server/cli%.c,$(wildcard server/*.c))
 CLI_C := $(wildcard server/cli*.c)
 TEST_C := $(wildcard tests/unit/test_*.c tests/kernels/test_*.c tests/sim/test_*.c tests/golden/test_*.c tests/faults/test_*.c)
 TEST_LIB_C := $(wildcard tests/lib/*.c)
 CUDA_TEST_C := $(wildcard tests/cuda/test_*.c)
-FUZZ_C := $(wildcard engine/*_fuzz.c engine/base/*_fuzz.c api/*_fuzz.c server/*_fuzz.c)
+FUZZ_C := $(wildcard engine/*_fuzz.c engine/grammar/*_fuzz.c engine/base/*_fuzz.c api/*_fuzz.c server/*_fuzz.c)
 BENCH_C := $(wildcard tests/bench/*.c)
 TOOL_C := $(wildcard tests/tools/*.c)
 

@@ -12,10 +12,11 @@
 #include <stdint.h>
 
 #include "engine/base/err.h"
+#include "engine/grammar/constraint.h"
 #include "engine/sampler.h"
 #include "engine/tokenizer.h"
 
-enum { QN_STOPS_MAX = 16, QN_STOP_BYTES_MAX = 1024, QN_STREAM_BYTES = 64 * 1024 };
+enum { QN_STOPS_MAX = 16, QN_STOP_BYTES_MAX = 1024, QN_STREAM_BYTES = 64 * 1024, QN_SHOWN_MAX = 32 };
 
 struct qn_engine;
 struct qn_stream;
@@ -45,6 +46,21 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     void *wake_user;
 };
 
+/* Reasoning before the answer, and its budget. The engine counts the tokens between the opening and the closing text, whoever
+ * wrote them, and steers with forced tokens; what is text of which part is the api's to say. */
+struct qn_thinking {
+    int on;                 /* 0: nothing below counts */
+    int opened;             /* 1: the prompt ends inside the thinking already */
+    const char *open, *close; /* spellings; a control token counts by its spelling */
+    size_t n_open, n_close;
+    int min_tokens;         /* a closing text before that many is replaced by `more`; 0: none */
+    int max_tokens;         /* at that many `hand_in` is forced; -1: no bound */
+    const uint32_t *more;   /* "Wait": ids; needed when min_tokens > 0 */
+    size_t n_more;
+    const uint32_t *hand_in; /* ids, the closing text included; needed when max_tokens >= 0 */
+    size_t n_hand_in;
+};
+
 struct qn_job {             /* everything is copied by submit unless said */
     const uint32_t *prompt; /* n_prompt >= 1 ids < n_vocab */
     size_t n_prompt;
@@ -66,6 +82,10 @@ struct qn_job {             /* everything is copied by submit unless said */
     uint64_t tenant, salt;
     int cache_prompt;       /* 1: use and feed the prefix cache */
     int speculate;          /* 1: guess ahead by looking the text up in itself (n_branches 1; never changes the answer) */
+    struct qn_constraint *constraint; /* NULL: none; a reference is taken. From the first output token, thinking included */
+    struct qn_thinking thinking; /* its texts and ids are copied */
+    const uint32_t *shown;  /* control tokens that yield text in spite of hide_special (marks of calls and thinking) */
+    size_t n_shown;         /* <= QN_SHOWN_MAX */
     const uint32_t *prediction; /* ids that the output is expected to resemble; feeds the guesses */
     size_t n_prediction;
     void (*on_news)(void *user, struct qn_stream *st); /* loop thread, from qn_engine_poll */
@@ -93,6 +113,7 @@ struct qn_event {           /* pointers are valid until the next call for the sa
     int stop_index;         /* STOP_STRING: which of job.stop; else -1 */
     int n_cached, n_prompt; /* STARTED */
     int n_output;           /* FINISHED: tokens sampled by this branch, the ending one included */
+    int n_thinking;         /* FINISHED: tokens of the thinking, its marks included */
     int n_accepted, n_rejected; /* FINISHED: guessed tokens that came true; that did not */
     int code;               /* FAILED: QN_E_* (DEADLINE, FULL: waited too long, TOO_LONG, INTERNAL) */
 };
@@ -130,6 +151,7 @@ void qn_engine_close(struct qn_engine *e);
 
 const struct qn_engine_info *qn_engine_info(const struct qn_engine *e);
 const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e);
+const struct qn_token_trie *qn_engine_trie(const struct qn_engine *e);
 void qn_engine_stats(const struct qn_engine *e, struct qn_engine_stats *out); /* any thread */
 /* NULL, or what the device said when it failed for good: every request fails from then on, and the process should start
  * anew. Any thread; `wake` follows the step that found out. */

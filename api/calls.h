@@ -1,0 +1,58 @@
+/* How a model writes tool calls and thinking, found by examining its chat template, and the parser that takes its text apart
+ * while it streams: content, reasoning, calls with their arguments as deltas.
+ *
+ * For every split of a text into pieces the deltas add up to the same message. Thread: the format is const after detection;
+ * a parser belongs to one choice. */
+#ifndef QN_CALLS_H
+#define QN_CALLS_H
+
+#include <jansson.h>
+
+#include "api/error.h"
+#include "api/schema.h"
+#include "api/template.h"
+#include "engine/base/buf.h"
+
+struct qn_call_format;      /* a row of a table: name, marks, shape of the body, marks of thinking */
+
+/* By the template's text and the vocabulary's special tokens. `name` (an option) overrides; NULL: detect. QN_E_RANGE: no such name. */
+int qn_call_format_find(const struct qn_call_format **out, const struct qn_template *t, const struct qn_tokenizer *tok, const char *name,
+                        struct qn_err *err);
+const char *qn_call_format_name(const struct qn_call_format *f);
+
+enum qn_piece_kind { QN_PIECE_TEXT, QN_PIECE_REASONING, QN_PIECE_CALL /* begins: name is known */, QN_PIECE_ARGUMENTS, QN_PIECE_CALL_END };
+
+struct qn_piece {
+    enum qn_piece_kind kind;
+    int call;               /* index of the call */
+    const char *text;       /* TEXT, REASONING, ARGUMENTS: bytes; CALL: the function's name. Valid until the next call */
+    size_t n;
+};
+
+struct qn_call_parser;
+struct qn_call_parser_opts {
+    int tools, thinking;    /* 0: calls, or thinking, stay text */
+    int in_thinking;        /* the prompt ended inside it */
+    int one_call;           /* parallel_tool_calls false: what follows the first call is dropped */
+    const json_t *tool_list; /* checked; for names and argument types */
+};
+int qn_call_parser_new(struct qn_call_parser **out, const struct qn_call_format *f, const struct qn_call_parser_opts *o);
+void qn_call_parser_free(struct qn_call_parser *p);
+/* Takes text as it comes; then _next until 0. `last`: no more will come, so what was held back is decided. */
+int qn_call_parser_feed(struct qn_call_parser *p, const char *s, size_t n, int last);
+int qn_call_parser_next(struct qn_call_parser *p, struct qn_piece *out);
+
+enum qn_tool_mode { QN_TOOLS_NONE, QN_TOOLS_AUTO, QN_TOOLS_REQUIRED };
+struct qn_tool_choice {
+    enum qn_tool_mode mode;
+    const json_t *tools;    /* those that may be called (allowed_tools, or the named one); checked */
+    int parallel;
+};
+/* The grammar of an answer with calls: REQUIRED: calls only; AUTO: `text` (any text, or the node of a response_format) or calls,
+ * with the arguments of strict tools constrained. */
+int qn_calls_node(struct qn_grammar *g, const struct qn_call_format *f, const struct qn_tokenizer *tok, const struct qn_tool_choice *c,
+                  const struct qn_schema_opts *o, qn_gnode text, qn_gnode *out, struct qn_refusal *r);
+/* Thinking before `rest`: opened: the prompt ended inside; else it may come or not. */
+qn_gnode qn_thinking_node(struct qn_grammar *g, const struct qn_call_format *f, const struct qn_tokenizer *tok, int opened, qn_gnode rest);
+
+#endif

@@ -9,7 +9,7 @@ with warnings as errors and compares registers, shared memory, occupancy and ins
 Exit 69 with one line when there is no nvcc 13 (scripts/deps-cuda.sh). A row holds, by architecture where they differ (80/90/100/120):
   kernel     plain name and template arguments
   threads    of a block, from its launch bounds
-  dynamic    bytes of dynamic shared memory that its launcher asks for at most; by hand
+  dynamic    bytes of dynamic shared memory that its launcher asks for; by hand, held to by tests/cuda/test_ptx_kernels.py
   registers  at most so many, a multiple of 8 as the card hands them out
   shared     static bytes, at most
   warps      on a multiprocessor, at least: by registers, shared memory and block slots

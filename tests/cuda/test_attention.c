@@ -62,7 +62,8 @@ TEST_SLOW(attention, takes_any_number_of_heads_and_any_head_size, 120) {
 TEST_SLOW(attention, prefills_onto_any_context, 120) {
     static const int n_ctx[] = {70, 330, 1, 600};
     static const struct part parts[] = {{0, 70, 70}, {1, 90, 330}, {2, 1, 1}, {3, 17, 600}};
-    static const struct shape shapes[] = {{4, 1, 64, 0, 0, 0, 0}, {2, 2, 64, 1, 40, 0, 0}, {2, 1, 128, 0, 300, 0, 0}, {3, 1, 128, 1, 0, 50, 0}, {1, 1, 80, 0, 0, 0, 0}, {2, 1, 256, 0, 64, 0, 0}};
+    static const struct shape shapes[] = {{4, 1, 64, 0, 0, 0, 0}, {2, 2, 64, 1, 40, 0, 0}, {2, 1, 128, 0, 300, 0, 0}, {3, 1, 128, 1, 0, 50, 0}, {1, 1, 80, 0, 0, 0, 0},
+                                         {2, 1, 256, 0, 64, 0, 0}, {2, 2, 90, 1, 0, 0, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check(shapes[i], n_ctx, 4, parts, 4, (struct load){i % 2 ? 60 : 1, 1000, 0, 0});
 }
 

@@ -211,8 +211,7 @@ static int run(const struct qn_emu_grid *g) {
 }
 
 static void tell(void) {
-    for (int k = 0; k < n_kernels; k++)
-        if (kernels[k].dynamic) fprintf(stdout, "ptx: %s takes %zu bytes of dynamic shared memory\n", kernels[k].entry, kernels[k].dynamic);
+    for (int k = 0; k < n_kernels; k++) fprintf(stdout, "ptx: %s takes %zu bytes of dynamic shared memory\n", kernels[k].entry, kernels[k].dynamic);
     if (seen.launches) fprintf(stdout, "ptx: %llu launches, %llu words written, %llu differ, at most by %.2g\n", (unsigned long long)seen.launches, (unsigned long long)seen.words, (unsigned long long)seen.differ, seen.worst);
 }
 __attribute__((constructor)) static void install(void) {

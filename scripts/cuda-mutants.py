@@ -4,10 +4,14 @@
 tests/cuda/mutants.txt lists them: what text of which file becomes what, and which tests have to notice. A mutated file lies in a folder
 of its own that the compiler searches first; only the objects it goes into are compiled and linked before the archive. A mutant is killed
 if the tests fail, are aborted by a report, or do not end. Exit 1: one lived, or its text is no longer there once.
-"""
-import glob, os, subprocess, sys, time
 
-LIST, BUILD, SECONDS = "tests/cuda/mutants.txt", "build/release", 120
+What was killed is kept in build/mutants/killed.tsv beside a sum over the kernels, the emulator and the tests: a run that was cut off goes on
+where it was, a change of any of these begins anew, and mutants that are named run in any case.
+"""
+import glob, hashlib, os, signal, subprocess, sys, time
+
+LIST, BUILD, SECONDS, KILLED = "tests/cuda/mutants.txt", "build/release", 120, "build/mutants/killed.tsv"
+SOURCES = ("engine/cuda/*", "engine/cuda/emu/*", "tests/cuda/*.[ch]", "tests/cuda/*.cu", "tests/run.[ch]")
 
 
 def read_list():
@@ -50,14 +54,16 @@ def run(program, test):
     """None if the tests pass, or what they said."""
     for copies in ("now", "late"):
         env = dict(os.environ, QN_EMU_CP_ASYNC=copies)
+        p = subprocess.Popen([program, *test.split()[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, start_new_session=True)
         try:
-            r = subprocess.run([program, *test.split()[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, timeout=SECONDS)
+            out = p.communicate(timeout=SECONDS)[0].decode(errors="replace").splitlines()
         except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL) # each test is a process of its own
+            p.communicate()
             return f"no end within {SECONDS} s"
-        out = r.stdout.decode(errors="replace").splitlines()
-        if r.returncode:
+        if p.returncode:
             telling = [l.strip() for l in out if l.startswith("cuda emulator:")] or [l.strip() for l in out if l.startswith("    ")] or out[-1:]
-            return telling[0][:230] if telling else f"exit {r.returncode}"
+            return telling[0][:230] if telling else f"exit {p.returncode}"
         if not any(l.startswith("ok ") for l in out): return None
     return None
 
@@ -76,22 +82,37 @@ def try_mutant(m):
     return said is not None, said or "nothing noticed it"
 
 
+def sum_of_sources():
+    h = hashlib.sha256()
+    for path in sorted(p for pattern in SOURCES for p in glob.glob(pattern) if os.path.isfile(p)): h.update(path.encode() + open(path, "rb").read())
+    return h
+
+
 def main():
     os.chdir(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    mutants = [m for m in read_list() if not sys.argv[1:] or m["name"] in sys.argv[1:]]
-    programs = sorted({m["test"].split()[0] for m in mutants})
-    r = make(*(f"{BUILD}/tests/cuda-checked/{p}" for p in programs))
+    mutants, sources = read_list(), sum_of_sources()
+    for m in mutants:
+        key = sources.copy()
+        key.update(repr(m).encode())
+        m["key"] = key.hexdigest()[:16]
+    done = set(open(KILLED).read().split()) if os.path.exists(KILLED) and not sys.argv[1:] else set()
+    todo = [m for m in mutants if (m["name"] in sys.argv[1:] if sys.argv[1:] else m["key"] not in done)]
+    if len(todo) < len(mutants): print(f"{len(todo)} of {len(mutants)} are left", flush=True)
+    r = make(f"{BUILD}/libtest.a", *sorted({f"{BUILD}/tests/cuda-checked/{m['test'].split()[0]}" for m in todo}))
     if r.returncode: sys.exit(r.stdout)
-    for test in sorted({m["test"] for m in mutants}):
+    for test in sorted({m["test"] for m in todo}):
         said = run(f"{BUILD}/tests/cuda-checked/{test.split()[0]}", test)
         if said: sys.exit(f"{test}: fails without a mutant: {said}")
     lived = 0
-    for m in mutants:
+    for m in todo:
         t = time.time()
         killed, said = try_mutant(m)
         lived += not killed
         print(f"{'killed' if killed else 'LIVED '} {m['name']} ({time.time() - t:.0f} s): {said}", flush=True)
-    print(f"{len(mutants) - lived} of {len(mutants)} killed")
+        if killed:
+            with open(KILLED, "a") as f: f.write(f"{m['name']}\t{m['key']}\n")
+    n = len(todo) if sys.argv[1:] else len(mutants)
+    print(f"{n - lived} of {n} killed")
     return lived > 0
 
 

@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "engine/cuda/cuda.h"
-#include "engine/forward.h"
 #include "tests/lib/engine_client.h"
+#include "tests/lib/forcing.h"
 #include "tests/run.h"
 #ifdef QN_CUDA_EMU
 #include "engine/cuda/emu/testing.h"
@@ -18,34 +18,12 @@ enum kind { REF, CPU, CARD };
 static const char *const families[] = {"llama", "llama3", "llama-linear", "qwen2", "qwen2-yarn", "qwen3", "gemma3"};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
-struct setup {
-    struct qn_model *m;
-    struct qn_backend *b;
-    struct qn_forward *f;
-};
-
 static enum qn_kv_type kv_type = QN_KV_F16; /* of what is opened next */
 
-static struct setup open_setup(const char *path, enum kind kind) {
-    static int (*const open[])(struct qn_backend **, const struct qn_model_desc *, const struct qn_backend_opts *, struct qn_err *) = {
-        [REF] = qn_cpu_ref_open, [CPU] = qn_cpu_open, [CARD] = qn_cuda_open};
-    struct setup s = {0};
-    struct qn_err err = {0};
-    struct qn_backend_opts o = {.n_threads = 1, .kv_blocks = BLOCKS, .kv_type = kv_type, .rows_max = CHUNK, .seqs_max = 40, .out_max = OUT, .n_ctx = TOKENS};
-    int got, rc = qn_model_open(&s.m, path, &err);
-    if (rc == 0) rc = open[kind](&s.b, &s.m->desc, &o, &err);
-    if (rc == 0) rc = qn_forward_open(&s.f, s.m, s.b, &err);
-    if (rc == 0 && s.b->ops->kv_pool) rc = s.b->ops->kv_pool(s.b, BLOCKS, BLOCKS, &got, &err);
-    if (rc < 0) printf("    %s: %s\n", path, err.text);
-    ASSERT_EQ(rc, 0);
-    return s;
-}
-
-static void close_setup(struct setup *s) {
-    if (s->b->ops->lost) EXPECT_STR(s->b->ops->lost(s->b) ? s->b->ops->lost(s->b) : "works", "works");
-    qn_forward_close(s->f);
-    s->b->ops->close(s->b);
-    qn_model_close(s->m);
+static struct forcing open_setup(const char *path, enum kind kind) {
+    static const forcing_open_fn open[] = {[REF] = qn_cpu_ref_open, [CPU] = qn_cpu_open, [CARD] = qn_cuda_open};
+    return forcing_open(path, open[kind],
+                        &(struct qn_backend_opts){.n_threads = 1, .kv_blocks = BLOCKS, .kv_type = kv_type, .rows_max = CHUNK, .seqs_max = 40, .out_max = OUT, .n_ctx = TOKENS});
 }
 
 static const char *tiny(const char *family) {
@@ -54,30 +32,12 @@ static const char *tiny(const char *family) {
     return path;
 }
 
-/* ids[n] in chunks of `cut`, every row's logits to out[n][n_vocab]. */
-static void force(struct setup *s, const int32_t *ids, int n, int cut, float *out) {
-    int32_t blocks[BLOCKS], pos[CHUNK], rows[CHUNK];
-    size_t n_vocab = (size_t)s->m->desc.n_vocab;
-    for (int i = 0; i < BLOCKS; i++) blocks[i] = BLOCKS - 1 - i;
-    for (int at = 0; at < n; at += cut) {
-        int k = n - at < cut ? n - at : cut;
-        for (int i = 0; i < k; i++) pos[i] = at + i, rows[i] = i;
-        struct qn_batch_seq seq = {.n_rows = k, .n_ctx = at + k, .blocks = blocks};
-        struct qn_batch b = {.n_rows = k, .n_seqs = 1, .token = ids + at, .pos = pos, .seqs = &seq, .n_out = k, .out_row = rows};
-        qn_forward_step(s->f, &b);
-        for (int r = 0; r < k; r += OUT) {
-            int m = k - r < OUT ? k - r : OUT;
-            memcpy(out + (size_t)(at + r) * n_vocab, qn_forward_logits(s->f, rows + r, m), (size_t)m * n_vocab * sizeof *out);
-        }
-    }
-}
-
 static float *forced(const char *path, enum kind kind, const int32_t *ids, int n, int cut) {
-    struct setup s = open_setup(path, kind);
+    struct forcing s = open_setup(path, kind);
     float *out = malloc((size_t)n * (size_t)s.m->desc.n_vocab * sizeof *out);
     ASSERT(out != NULL);
-    force(&s, ids, n, cut, out);
-    close_setup(&s);
+    forcing_run(&s, ids, n, cut, forcing_keep, out);
+    forcing_close(&s);
     return out;
 }
 
@@ -151,49 +111,25 @@ TEST_SLOW(backend, logits_are_those_that_the_emulator_left, 60) {
 
 /* --- bits do not depend on the batch ------------------------------------------------------------------------------ */
 
-/* ids[n] in chunks of a rows, in blocks of its own, beside another sequence that goes on by b rows a step; the logits of the last row of
- * each step only if `some`. So prompts are cut, narrowed, mixed with decodes and decoded alone. */
-static void force_beside(struct setup *s, const int32_t *ids, int n, int a, int b, int some, float *out) {
-    static int32_t blocks[2][BLOCKS / 2];
-    int32_t token[2 * CHUNK], pos[2 * CHUNK], rows[CHUNK];
-    size_t n_vocab = (size_t)s->m->desc.n_vocab;
-    for (int i = 0; i < BLOCKS / 2; i++) blocks[0][i] = 2 * (i * 7 % (BLOCKS / 2)), blocks[1][i] = 2 * i + 1;
-    for (int at = 0, other = 0; at < n;) {
-        int k = n - at < a ? n - at : a, j = n - other < b ? n - other : b, m = 0;
-        struct qn_batch_seq seqs[2] = {{.row0 = 0, .n_rows = j, .n_ctx = other + j, .blocks = blocks[1]}, {.row0 = j, .n_rows = k, .n_ctx = at + k, .blocks = blocks[0]}};
-        if (!j) seqs[0] = seqs[1];
-        for (int i = 0; i < j; i++) token[i] = ids[n - 1 - other - i], pos[i] = other + i;
-        for (int i = 0; i < k; i++) token[j + i] = ids[at + i], pos[j + i] = at + i;
-        if (!some && j) rows[m++] = j - 1;
-        int first = some ? k - 1 : 0, mine = k - first;
-        for (int i = first; i < k; i++) rows[m++] = j + i;
-        struct qn_batch batch = {.n_rows = j + k, .n_seqs = j ? 2 : 1, .token = token, .pos = pos, .seqs = seqs, .n_out = m, .out_row = rows};
-        qn_forward_step(s->f, &batch);
-        memcpy(out + (size_t)(at + first) * n_vocab, qn_forward_logits(s->f, rows + m - mine, mine), (size_t)mine * n_vocab * sizeof *out);
-        at += k;
-        other += j;
-    }
-}
-
 static void cuts_keep_bits(const char *path, int n) {
     static const struct { int a, b, some; } cuts[] = {{1, 0, 0}, {1, 1, 0}, {1, 7, 0}, {3, 1, 0}, {7, 17, 1}, {16, 2, 1}, {31, 5, 0}, {30, 32, 1}, {2, 2, 1}};
     int32_t ids[TINY_ROWS];
     ASSERT(n <= TINY_ROWS);
-    struct setup s = open_setup(path, CARD);
+    struct forcing s = open_setup(path, CARD);
     size_t count = (size_t)n * (size_t)s.m->desc.n_vocab;
     float *want = malloc(count * sizeof *want), *got = malloc(count * sizeof *got);
     ASSERT(want && got);
     some_ids(ids, n, s.m->desc.n_vocab);
-    force(&s, ids, n, n < OUT ? n : OUT, want);
+    forcing_run(&s, ids, n, n < OUT ? n : OUT, forcing_keep, want);
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         memcpy(got, want, count * sizeof *got); /* rows that nobody asks for */
-        force_beside(&s, ids, n, cuts[i].a, cuts[i].b, cuts[i].some, got);
+        forcing_beside(&s, ids, n, cuts[i].a, cuts[i].b, cuts[i].some, got);
         if (memcmp(want, got, count * sizeof *got))
             qn_test_fail(__FILE__, __LINE__, "%s: %d rows beside %d differ by %.3g (%s wanted)", path, cuts[i].a, cuts[i].b, worst(want, got, count), cuts[i].some ? "some" : "all");
     }
     free(want);
     free(got);
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 TEST_SLOW(backend, bits_do_not_depend_on_cuts_and_neighbours, 90) {
@@ -203,7 +139,7 @@ TEST_SLOW(backend, bits_do_not_depend_on_cuts_and_neighbours, 90) {
 /* --- captured steps ----------------------------------------------------------------------------------------------- */
 
 /* Decodes n_seqs sequences of different lengths together, greedily, `steps` tokens each; ids to out[steps][n_seqs]. */
-static void decode(struct setup *s, int n_seqs, int steps, int32_t *out) {
+static void decode(struct forcing *s, int n_seqs, int steps, int32_t *out) {
     static int32_t blocks[CHUNK][2];
     int32_t token[CHUNK], pos[CHUNK], rows[CHUNK];
     struct qn_batch_seq seqs[CHUNK];
@@ -228,7 +164,7 @@ TEST_SLOW(backend, captured_steps_yield_what_direct_ones_yield, 60) {
     static const int sizes[] = {1, 2, 3, 5, 9, 17, 30, 2, 1};
     enum { STEPS = 6 };
     int32_t direct[STEPS * CHUNK], captured[STEPS * CHUNK];
-    struct setup s = open_setup(tiny("gemma3"), CARD);
+    struct forcing s = open_setup(tiny("gemma3"), CARD);
     struct qn_cuda *c = qn_cuda_of(s.b);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         c->no_graphs = 1;
@@ -242,13 +178,13 @@ TEST_SLOW(backend, captured_steps_yield_what_direct_ones_yield, 60) {
     }
     EXPECT(c->captures == 7 && c->replays == 9 * STEPS - 14); /* one a bucket of rows: 1 2 4 8 16 24 32 */
     printf("    %llu captured, %llu replayed\n", (unsigned long long)c->captures, (unsigned long long)c->replays);
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 TEST(backend, a_new_pool_forgets_what_was_captured_for_the_old_one) {
     int32_t before[4], after[4];
     int got;
-    struct setup s = open_setup(tiny("llama"), CARD);
+    struct forcing s = open_setup(tiny("llama"), CARD);
     struct qn_err err = {0};
     decode(&s, 1, 4, before);
     EXPECT_EQ(s.b->ops->kv_pool(s.b, 4, BLOCKS, &got, &err), 0);
@@ -256,7 +192,7 @@ TEST(backend, a_new_pool_forgets_what_was_captured_for_the_old_one) {
     EXPECT_EQ(qn_cuda_of(s.b)->n_graphs, 0);
     decode(&s, 1, 4, after);
     EXPECT_MEM(after, sizeof after, before, sizeof before);
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 /* --- draws where the logits are ------------------------------------------------------------------------------------ */
@@ -266,7 +202,7 @@ TEST_SLOW(backend, draws_are_the_hosts_draws, 60) {
     enum { N = 12, VOCAB = 280 }; /* fewer than rows of the matrix, as where that is padded */
     static float logits[N][288];
     int32_t ids[N], pos[N], rows[N], blocks[2] = {0, 1};
-    struct setup s = open_setup(tiny("llama"), CARD);
+    struct forcing s = open_setup(tiny("llama"), CARD);
     some_ids(ids, N, VOCAB);
     for (int i = 0; i < N; i++) pos[i] = i, rows[i] = i;
     struct qn_batch_seq seq = {.n_rows = N, .n_ctx = N, .blocks = blocks};
@@ -312,7 +248,7 @@ TEST_SLOW(backend, draws_are_the_hosts_draws, 60) {
     picks[10].sampling = &how[9];
     EXPECT(qn_forward_sample(s.f, rows, N, VOCAB, picks, N) == NULL); /* nobody needs the logits */
     qn_sampler_close(host);
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 /* --- streams in other orders -------------------------------------------------------------------------------------- */
@@ -323,9 +259,9 @@ TEST_SLOW(backend, the_order_of_streams_does_not_matter, 60) {
     int32_t ids[TINY_ROWS], eager[4 * 9], lazy[4 * 9];
     some_ids(ids, TINY_ROWS, 288);
     float *want = forced(tiny("qwen3"), CARD, ids, TINY_ROWS, 20);
-    struct setup s = open_setup(tiny("qwen3"), CARD);
+    struct forcing s = open_setup(tiny("qwen3"), CARD);
     decode(&s, 9, 4, eager);
-    close_setup(&s);
+    forcing_close(&s);
     static const char *const orders[] = {"forward", "reverse", "random:3", "random:11"};
     for (int i = 0; i < 4; i++) {
         qn_emu_set(orders[i], "lazy", i % 2 ? "late" : "now", 0);
@@ -335,7 +271,7 @@ TEST_SLOW(backend, the_order_of_streams_does_not_matter, 60) {
         s = open_setup(tiny("qwen3"), CARD);
         decode(&s, 9, 4, lazy);
         EXPECT_MEM(lazy, sizeof lazy, eager, sizeof eager);
-        close_setup(&s);
+        forcing_close(&s);
     }
     free(want);
 }
@@ -365,13 +301,13 @@ TEST(backend, refuses_with_a_reason) {
 }
 
 TEST(backend, a_pool_that_does_not_fit_is_no_memory) {
-    struct setup s = open_setup(tiny("llama"), CARD);
+    struct forcing s = open_setup(tiny("llama"), CARD);
     struct qn_err err = {0};
     int got;
     EXPECT_EQ(s.b->ops->kv_pool(s.b, 1 << 27, 1 << 27, &got, &err), QN_E_NOMEM);
     EXPECT(strstr(err.text, "KV blocks"));
     EXPECT_EQ(s.b->ops->kv_pool(s.b, BLOCKS, BLOCKS, &got, &err), 0);
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 /* --- a real model ------------------------------------------------------------------------------------------------- */
@@ -381,7 +317,7 @@ enum { NEW = 8, SMOL_VOCAB = 49152 };
 /* The prompt in one pass, then a row a step: say[t] where it is given (>= 0), else the likeliest. The likeliest to out, all logits to
  * logits[NEW][vocab]. */
 static void say(const char *path, enum kind kind, const int32_t *prompt, int n, const int32_t *given, int32_t *out, float *logits) {
-    struct setup s = open_setup(path, kind);
+    struct forcing s = open_setup(path, kind);
     int32_t blocks[BLOCKS], pos[CHUNK], last = n - 1, token = 0, zero = 0;
     for (int i = 0; i < BLOCKS; i++) blocks[i] = i;
     for (int i = 0; i < n; i++) pos[i] = i;
@@ -394,7 +330,7 @@ static void say(const char *path, enum kind kind, const int32_t *prompt, int n, 
         out[t] = best_of(logits + (size_t)t * SMOL_VOCAB, SMOL_VOCAB);
         token = given ? given[t] : out[t];
     }
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 /* Eight greedy tokens; then the yardstick is led along them. The CPU and the card both round activations to 8 bits in blocks of 32, so the

@@ -4,13 +4,10 @@
 #include <unistd.h>
 
 #include "engine/base/clock.h"
-#include "tests/lib/engine_client.h"
+#include "tests/lib/mix.h"
 #include "tests/run.h"
 
-enum { N_REQ = 32, PROMPT_MOST = 320 };
-
-static struct said said[N_REQ], *list[N_REQ];
-static uint32_t prompts[N_REQ][PROMPT_MOST];
+static struct said said[MIX_MOST], *list[MIX_MOST];
 
 static const char *tiny(const char *family) {
     static char path[256];
@@ -18,67 +15,11 @@ static const char *tiny(const char *family) {
     return path;
 }
 
-/* A request mix: lengths 3..n_most, half greedy, half sampled in different ways, some sharing a prefix. */
-static struct qn_job mixed_job(const struct qn_engine *e, int i, int n_most, int n_out) {
-    uint32_t n_vocab = qn_engine_info(e)->n_vocab;
-    size_t n = 3 + (size_t)(i * 37) % (size_t)(n_most - 2);
-    for (size_t k = 0; k < n; k++)
-        prompts[i][k] = (uint32_t)((k + 1) * 2654435761u + (uint32_t)(i % 4 ? i : 0) * 40503u) % n_vocab;
-    struct qn_job j = client_job(prompts[i], n, n_out);
-    j.ignore_eos = 1;
-    j.n_logprobs = 3;
-    if (i % 2) {
-        j.sampling.temperature = 0.6f + 0.1f * (float)(i % 9);
-        j.sampling.seed = (uint64_t)i * 77;
-        if (i % 3 == 0) j.sampling.top_p = 0.8f;
-        if (i % 5 == 0) j.sampling.top_k = 20;
-        if (i % 7 == 0) j.sampling.repetition_penalty = 1.2f;
-    }
-    return j;
-}
-
-struct answer {
-    int n;
-    uint32_t ids[64];
-    float lp[64], top[64];
-};
-static struct answer want[N_REQ];
-
-static void keep(struct answer *a, const struct said *s) {
-    a->n = s->b[0].n;
-    for (int k = 0; k < a->n && k < 64; k++) {
-        a->ids[k] = s->b[0].ids[k];
-        a->lp[k] = s->b[0].logprob[k];
-        a->top[k] = s->b[0].top0[k].logprob;
-    }
-}
-
-static int same(const struct answer *a, const struct said *s) {
-    struct answer b = {0};
-    keep(&b, s);
-    return a->n == b.n && !memcmp(a->ids, b.ids, sizeof a->ids) && !memcmp(a->lp, b.lp, sizeof a->lp) && !memcmp(a->top, b.top, sizeof a->top);
-}
-
-static void run_all(struct qn_engine *e, int n, int n_most, int n_out, int alone, const char *what) {
-    for (int i = 0; i < n; i++) {
-        ASSERT_EQ(client_submit(e, &said[i], mixed_job(e, i, n_most, n_out)), 0);
-        list[i] = &said[i];
-        if (alone) ASSERT_EQ(client_wait(e, &list[i], 1, 120), 1);
-    }
-    ASSERT_EQ(client_wait(e, list, n, 240), n);
-    for (int i = 0; i < n; i++) {
-        EXPECT_EQ(said[i].failed, 0);
-        EXPECT_EQ(said[i].broken, 0);
-        EXPECT_EQ(said[i].b[0].n, n_out);
-        if (want[i].n == 0) keep(&want[i], &said[i]);
-        else if (!same(&want[i], &said[i])) qn_test_fail(__FILE__, __LINE__, "request %d differs: %s", i, what);
-        client_close(&said[i]);
-    }
-}
+static struct mix_answer want[MIX_MOST];
 
 /* Alone, all at once, with prefix hits, in other chunks, with other numbers of threads, and with somebody preempted all
  * the time: ids and log-probabilities to the bit. */
-static void invariance(const char *path, const char *device, int n, int n_most, int n_out) {
+static void invariance(const char *path, const char *device, struct mix mix) {
     if (access(path, R_OK)) {
         qn_test_fail(__FILE__, __LINE__, "%s is missing", path);
         return;
@@ -97,8 +38,8 @@ static void invariance(const char *path, const char *device, int n, int n_most, 
             .max_seqs = ways[w].seqs, .preempt_every = ways[w].preempt, .no_prefix_cache = ways[w].no_cache, .n_ctx = 512,
             .stretch = w % 2 ? -1 : 0});
         ASSERT(e != NULL);
-        run_all(e, n, n_most, n_out, ways[w].alone, ways[w].what);
-        if (w == 1) run_all(e, n, n_most, n_out, 0, "again, with prefix hits");
+        mix_run(e, &mix, ways[w].alone, want, ways[w].what);
+        if (w == 1) mix_run(e, &mix, 0, want, "again, with prefix hits");
         struct qn_engine_stats s;
         qn_engine_stats(e, &s);
         if (w == 1) EXPECT(s.cached_tokens > 0);
@@ -110,15 +51,15 @@ static void invariance(const char *path, const char *device, int n, int n_most, 
     }
 }
 
-TEST_SLOW(engine, invariant_tiny_llama, 120) { invariance(tiny("llama"), "cpu", 32, 200, 24); }
-TEST_SLOW(engine, invariant_tiny_qwen2, 120) { invariance(tiny("qwen2"), "cpu", 32, 200, 24); }
-TEST_SLOW(engine, invariant_tiny_qwen3, 120) { invariance(tiny("qwen3"), "cpu", 32, 200, 24); }
-TEST_SLOW(engine, invariant_tiny_gemma3, 120) { invariance(tiny("gemma3"), "cpu", 32, 200, 24); }
-TEST_SLOW(engine, invariant_reference_backend, 120) { invariance(tiny("llama"), "cpu-ref", 12, 100, 12); }
+TEST_SLOW(engine, invariant_tiny_llama, 120) { invariance(tiny("llama"), "cpu", (struct mix){32, 200, 24, 0}); }
+TEST_SLOW(engine, invariant_tiny_qwen2, 120) { invariance(tiny("qwen2"), "cpu", (struct mix){32, 200, 24, 0}); }
+TEST_SLOW(engine, invariant_tiny_qwen3, 120) { invariance(tiny("qwen3"), "cpu", (struct mix){32, 200, 24, 0}); }
+TEST_SLOW(engine, invariant_tiny_gemma3, 120) { invariance(tiny("gemma3"), "cpu", (struct mix){32, 200, 24, 0}); }
+TEST_SLOW(engine, invariant_reference_backend, 120) { invariance(tiny("llama"), "cpu-ref", (struct mix){12, 100, 12, 0}); }
 TEST_SLOW(engine, invariant_smollm2, 300) {
     const char *path = client_model("smollm2-135m-instruct-q4_1");
     ASSERT(path != NULL);
-    invariance(path, "cpu", 32, 160, 12);
+    invariance(path, "cpu", (struct mix){32, 160, 12, 0});
 }
 
 TEST(engine, computes_on_given_cores_and_refuses_others) {
@@ -130,7 +71,7 @@ TEST(engine, computes_on_given_cores_and_refuses_others) {
     snprintf(one, sizeof one, "%d", core);
     struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = tiny("llama"), .n_threads = 2, .cores = one, .n_ctx = 512});
     ASSERT(e != NULL);
-    run_all(e, 4, 40, 8, 0, "on one core");
+    mix_run(e, &(struct mix){4, 40, 8, 0}, 0, want, "on one core");
     struct qn_engine_stats s;
     qn_engine_stats(e, &s);
     EXPECT(s.threads_active >= 1 && s.threads_active <= 2);
@@ -153,7 +94,7 @@ static struct qn_engine *open_tiny(struct qn_engine_opts o) {
 
 /* What the engine says of a prompt by itself; the yardstick of the stop tests. */
 static void plain(struct qn_engine *e, struct said *s, int n_out) {
-    struct qn_job j = mixed_job(e, 5, 30, n_out);
+    struct qn_job j = mix_job(e, 5, 30, n_out);
     ASSERT_EQ(client_submit(e, s, j), 0);
     ASSERT_EQ(client_wait(e, &s, 1, 30), 1);
 }
@@ -174,7 +115,7 @@ TEST(engine, stop_strings_cut_exactly_and_are_never_shown) {
             /* Stops are whole characters, and are looked for in the model's own bytes: U+FFFD is what we wrote for others. */
             if (((unsigned char)stop[0] & 0xC0) == 0x80 || ((unsigned char)text[at + len] & 0xC0) == 0x80) continue;
             if (memmem(stop, len, "\xEF", 1) || memmem(stop, len, "\xBF", 1)) continue;
-            struct qn_job j = mixed_job(e, 5, 30, 48);
+            struct qn_job j = mix_job(e, 5, 30, 48);
             j.stop[0] = stop;
             j.stop_n[0] = len;
             j.n_stops = 1;
@@ -201,7 +142,7 @@ TEST(engine, stop_ids_end_and_min_tokens_forbids_them) {
     uint32_t id = all.b[0].ids[3];
     int first = 0;
     while (all.b[0].ids[first] != id) first++;
-    struct qn_job j = mixed_job(e, 5, 30, 20);
+    struct qn_job j = mix_job(e, 5, 30, 20);
     j.stop_ids = &id;
     j.n_stop_ids = 1;
     ASSERT_EQ(client_submit(e, &s, j), 0);
@@ -222,7 +163,7 @@ TEST(engine, branches_share_one_prefill_and_draw_apart) {
     struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 256});
     static struct said four, one;
     struct said *p = &four, *q = &one;
-    struct qn_job j = mixed_job(e, 7, 100, 20);
+    struct qn_job j = mix_job(e, 7, 100, 20);
     j.sampling.temperature = 1.5f;
     j.n_branches = 4;
     ASSERT_EQ(client_submit(e, &four, j), 0);
@@ -247,7 +188,7 @@ TEST(engine, prompt_scores_are_the_scores_of_generation) {
     struct qn_engine *e = open_tiny((struct qn_engine_opts){.step_rows = 16});
     static struct said made, scored;
     struct said *p = &scored;
-    struct qn_job j = mixed_job(e, 6, 40, 24);
+    struct qn_job j = mix_job(e, 6, 40, 24);
     ASSERT_EQ(client_submit(e, &made, j), 0);
     struct said *m = &made;
     ASSERT_EQ(client_wait(e, &m, 1, 30), 1);
@@ -269,15 +210,15 @@ TEST(engine, prompt_scores_are_the_scores_of_generation) {
 
 /* Repetitive prompts, so that guesses come true often: the same ids and log-probabilities as without guessing. */
 static void guess_and_compare(int max_seqs) {
-    static struct answer plain_answer[12];
+    static struct mix_answer plain_answer[12];
     uint64_t steps[2];
     for (int on = 0; on < 2; on++) {
         struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 512, .no_prefix_cache = 1, .max_seqs = max_seqs});
         int n_accepted = 0;
         for (int i = 0; i < 12; i++) {
             struct said *p = &said[i];
-            struct qn_job j = mixed_job(e, i, 60, 60);
-            for (size_t k = 8; k < j.n_prompt; k++) prompts[i][k] = prompts[i][k % 8];
+            struct qn_job j = mix_job(e, i, 60, 60);
+            mix_repeat(&j, i, 8);
             j.speculate = on;
             j.ignore_eos = i % 4 != 0;
             j.min_tokens = i % 5 == 0 ? 12 : 0;
@@ -289,8 +230,8 @@ static void guess_and_compare(int max_seqs) {
         ASSERT_EQ(client_wait(e, list, 12, 100), 12);
         for (int i = 0; i < 12; i++) {
             EXPECT_EQ(said[i].broken, 0);
-            if (!on) keep(&plain_answer[i], &said[i]);
-            else if (!same(&plain_answer[i], &said[i])) qn_test_fail(__FILE__, __LINE__, "request %d differs with speculation", i);
+            if (!on) mix_keep(&plain_answer[i], &said[i]);
+            else if (!mix_same(&plain_answer[i], &said[i])) qn_test_fail(__FILE__, __LINE__, "request %d differs with speculation", i);
             n_accepted += said[i].n_accepted;
             client_close(&said[i]);
         }
@@ -316,13 +257,13 @@ TEST_SLOW(engine, guesses_that_need_several_calls_for_their_logits_change_nothin
 TEST(engine, a_stalled_reader_pauses_only_itself) {
     struct qn_engine *e = open_tiny((struct qn_engine_opts){.n_ctx = 2048});
     static struct said slow, quick[3];
-    struct qn_job j = mixed_job(e, 1, 30, 2000);
+    struct qn_job j = mix_job(e, 1, 30, 2000);
     j.n_logprobs = 20; /* fat records fill the ring soon */
     ASSERT_EQ(client_submit(e, &slow, j), 0);
     slow.hold = 1;
     for (int round = 0; round < 3; round++) {
         struct said *p = &quick[round];
-        ASSERT_EQ(client_submit(e, p, mixed_job(e, 2 + round, 30, 400)), 0);
+        ASSERT_EQ(client_submit(e, p, mix_job(e, 2 + round, 30, 400)), 0);
         ASSERT_EQ(client_wait(e, &p, 1, 60), 1);
         EXPECT_EQ(p->b[0].n, 400);
         client_close(p);
@@ -350,18 +291,18 @@ TEST(engine, closing_frees_blocks_and_leaves_others_alone) {
     static struct said kept, gone[6];
     struct said *p = &kept;
     plain(e, &kept, 40);
-    static struct answer alone;
-    keep(&alone, &kept);
+    static struct mix_answer alone;
+    mix_keep(&alone, &kept);
     client_close(&kept);
     for (int round = 0; round < 20; round++) {
-        ASSERT_EQ(client_submit(e, &kept, mixed_job(e, 5, 30, 40)), 0);
-        for (int i = 0; i < 6; i++) ASSERT_EQ(client_submit(e, &gone[i], mixed_job(e, 10 + i, 200, 300)), 0);
+        ASSERT_EQ(client_submit(e, &kept, mix_job(e, 5, 30, 40)), 0);
+        for (int i = 0; i < 6; i++) ASSERT_EQ(client_submit(e, &gone[i], mix_job(e, 10 + i, 200, 300)), 0);
         for (int i = 0; i < 6; i++) {
             usleep((unsigned)(round * 137 + i * 61) % 1500);
             client_close(&gone[i]);
         }
         ASSERT_EQ(client_wait(e, &p, 1, 30), 1);
-        EXPECT(same(&alone, &kept));
+        EXPECT(mix_same(&alone, &kept));
         client_close(&kept);
     }
     struct qn_engine_stats st;
@@ -411,7 +352,7 @@ TEST(engine, the_queue_is_bounded_and_deadlines_hold) {
     static struct said s[8];
     int accepted = 0, refused = 0;
     for (int i = 0; i < 8; i++) {
-        struct qn_job j = mixed_job(e, i, 30, 1500);
+        struct qn_job j = mix_job(e, i, 30, 1500);
         if (i == 0) j.n_logprobs = 20; /* fat records that nobody reads: it soon pauses, and keeps the only slot for a second */
         if (i == 1) j.deadline_ns = qn_clock_ns() + 200 * QN_MS;
         int rc = client_submit(e, &s[i], j);
@@ -428,7 +369,7 @@ TEST(engine, the_queue_is_bounded_and_deadlines_hold) {
     EXPECT_EQ(s[1].failed, QN_E_DEADLINE);
     for (int i = 0; i < 8; i++) client_close(&s[i]);
     qn_engine_drain(e);
-    EXPECT_EQ(client_submit(e, &s[0], mixed_job(e, 0, 30, 5)), QN_E_CLOSED);
+    EXPECT_EQ(client_submit(e, &s[0], mix_job(e, 0, 30, 5)), QN_E_CLOSED);
     qn_engine_close(e);
 }
 
@@ -437,7 +378,7 @@ TEST(engine, salts_share_nothing) {
     static struct said s;
     struct said *p = &s;
     for (int round = 0; round < 3; round++) {
-        struct qn_job j = mixed_job(e, 8, 200, 4);
+        struct qn_job j = mix_job(e, 8, 200, 4);
         j.salt = round == 1 ? 0 : 99;
         ASSERT_EQ(client_submit(e, &s, j), 0);
         ASSERT_EQ(client_wait(e, &p, 1, 30), 1);
@@ -475,7 +416,7 @@ TEST(engine, kv_types_are_batch_invariant) {
         for (int k = 0; k < 2; k++) {
             struct qn_engine *e = client_open((struct qn_engine_opts){.model_path = tiny("llama"), .kv_type = types[i], .n_threads = 2, .preempt_every = k ? 7 : 0});
             ASSERT(e != NULL);
-            run_all(e, 12, 80, 12, !k, types[i]);
+            mix_run(e, &(struct mix){12, 80, 12, 0}, !k, want, types[i]);
             qn_engine_close(e);
         }
     }

@@ -3,8 +3,8 @@
  * gets on the same texts). */
 #include <unistd.h>
 
-#include "engine/forward.h"
 #include "tests/lib/engine_client.h"
+#include "tests/lib/forcing.h"
 #include "tests/run.h"
 
 enum { TOP = 4, CHUNK = 128, OUT = 32, TOKENS_MAX = 2048 };
@@ -30,49 +30,11 @@ static void take(struct reader *r, void *to, size_t n) {
     r->at += n;
 }
 
-struct setup {
-    struct qn_model *m;
-    struct qn_backend *b;
-    struct qn_forward *f;
-};
-
 static enum qn_kv_type kv_type = QN_KV_AUTO; /* of what is opened next */
 
-static struct setup open_setup(const char *path, int ref) {
-    struct setup s = {0};
-    struct qn_err err = {0};
-    struct qn_backend_opts o = {.n_threads = 2, .kv_blocks = TOKENS_MAX / QN_KV_BLOCK, .kv_type = kv_type, .rows_max = CHUNK, .out_max = OUT, .n_ctx = TOKENS_MAX};
-    int rc = qn_model_open(&s.m, path, &err);
-    if (rc == 0) rc = (ref ? qn_cpu_ref_open : qn_cpu_open)(&s.b, &s.m->desc, &o, &err);
-    if (rc == 0) rc = qn_forward_open(&s.f, s.m, s.b, &err);
-    if (rc < 0) printf("    %s\n", err.text);
-    ASSERT_EQ(rc, 0);
-    return s;
-}
-
-static void close_setup(struct setup *s) {
-    qn_forward_close(s->f);
-    s->b->ops->close(s->b);
-    qn_model_close(s->m);
-}
-
-/* Teacher-forces ids[n] in chunks and calls use() with each position's logits. */
-static void force(struct setup *s, const int32_t *ids, int n, void (*use)(void *arg, int pos, const float *logits, int n_vocab), void *arg) {
-    static int32_t blocks[TOKENS_MAX / QN_KV_BLOCK], pos[CHUNK], rows[CHUNK];
-    for (int i = 0; i < TOKENS_MAX / QN_KV_BLOCK; i++) blocks[i] = TOKENS_MAX / QN_KV_BLOCK - 1 - i; /* any order will do */
-    ASSERT(n <= TOKENS_MAX);
-    for (int at = 0; at < n; at += CHUNK) {
-        int k = n - at < CHUNK ? n - at : CHUNK;
-        for (int i = 0; i < k; i++) pos[i] = at + i, rows[i] = i;
-        struct qn_batch_seq seq = {.n_rows = k, .n_ctx = at + k, .blocks = blocks};
-        struct qn_batch b = {.n_rows = k, .n_seqs = 1, .token = ids + at, .pos = pos, .seqs = &seq, .n_out = k, .out_row = rows};
-        qn_forward_step(s->f, &b);
-        for (int r = 0; r < k; r += OUT) {
-            int m = k - r < OUT ? k - r : OUT;
-            const float *logits = qn_forward_logits(s->f, rows + r, m);
-            for (int i = 0; i < m; i++) use(arg, at + r + i, logits + (size_t)i * (size_t)s->m->desc.n_vocab, s->m->desc.n_vocab);
-        }
-    }
+static struct forcing open_setup(const char *path, int ref) {
+    return forcing_open(path, ref ? qn_cpu_ref_open : qn_cpu_open,
+                        &(struct qn_backend_opts){.n_threads = 2, .kv_blocks = TOKENS_MAX / QN_KV_BLOCK, .kv_type = kv_type, .rows_max = CHUNK, .out_max = OUT, .n_ctx = TOKENS_MAX});
 }
 
 /* --- tiny models: every logit --------------------------------------------------------------------------------------- */
@@ -119,9 +81,9 @@ static double tiny_error(const char *name, int ref) {
     struct tiny t = {.n_rows = head[1], .n_vocab = head[2], .r = &r, .rows_at = r.at};
     ASSERT_EQ(r.at + head[1] * (4 + 4 * (size_t)head[2]), r.n);
     snprintf(path, sizeof path, "tests/data/tiny-%s.gguf", name);
-    struct setup s = open_setup(path, ref);
-    force(&s, ids, (int)head[0], compare_row, &t);
-    close_setup(&s);
+    struct forcing s = open_setup(path, ref);
+    forcing_run(&s, ids, (int)head[0], CHUNK, compare_row, &t);
+    forcing_close(&s);
     EXPECT_EQ(t.seen, head[1]);
     free(r.p);
     return t.worst;
@@ -214,7 +176,7 @@ static struct outcome run_real(const char *name, int ref, int most) {
     const char *model = client_model(name);
     if (!model) printf("    the model %s is not in the cache: scripts/fetch-model.sh %s\n", name, name);
     ASSERT(model != NULL);
-    struct setup s = open_setup(model, ref);
+    struct forcing s = open_setup(model, ref);
     char magic[4];
     uint32_t n_prompts;
     take(&r, magic, 4);
@@ -232,10 +194,10 @@ static struct outcome run_real(const char *name, int ref, int most) {
         t.ids = ids;
         t.want = want;
         t.n = (int)n;
-        force(&s, ids, most && most < t.n ? most : t.n, compare_real, &t);
+        forcing_run(&s, ids, most && most < t.n ? most : t.n, CHUNK, compare_real, &t);
     }
     ASSERT_EQ(r.at, r.n);
-    close_setup(&s);
+    forcing_close(&s);
     free(r.p);
     struct outcome o = {(double)t.n_same / t.n_seen, t.sum / t.n_seen, t.worst, t.n_seen, t.n_tied};
     printf("    %s%s: %d positions, top-1 %.4f, mean |d logprob| %.4f, worst %.2g\n", name, ref ? " (cpu-ref)" : "", o.n, o.top1, o.mean, o.worst);
@@ -287,54 +249,24 @@ TEST_SLOW(logits, the_yardstick_is_transformers_on_gemma, 240) { yardstick_agree
 
 /* --- how a prompt is cut ---------------------------------------------------------------------------------------------- */
 
-static void keep_row(void *arg, int pos, const float *logits, int n_vocab) {
-    memcpy((float *)arg + (size_t)pos * (size_t)n_vocab, logits, (size_t)n_vocab * sizeof *logits);
-}
-
-/* Two prompts share every step, in chunks of a and b rows, their blocks interleaved; logits of the first, of its last rows of
- * each step only when `some`. */
-static void force_shared(struct setup *s, const int32_t *ids, int n, int a, int b, int some, float *out) {
-    enum { BLOCKS = TOKENS_MAX / QN_KV_BLOCK / 2 };
-    static int32_t blocks[2][BLOCKS];
-    int32_t token[CHUNK], pos[CHUNK], rows[OUT + 1];
-    for (int i = 0; i < BLOCKS; i++) blocks[0][i] = 2 * (i * 37 % BLOCKS), blocks[1][i] = 2 * i + 1;
-    for (int at = 0, other = 0; at < n;) {
-        int k = n - at < a ? n - at : a, j = n - other < b ? n - other : b;
-        struct qn_batch_seq seqs[2] = {{.row0 = 0, .n_rows = j, .n_ctx = other + j, .blocks = blocks[1]},
-                                       {.row0 = j, .n_rows = k, .n_ctx = at + k, .blocks = blocks[0]}};
-        if (!j) seqs[0] = seqs[1];
-        for (int i = 0; i < j; i++) token[i] = ids[n - 1 - other - i], pos[i] = other + i;
-        for (int i = 0; i < k; i++) token[j + i] = ids[at + i], pos[j + i] = at + i;
-        int from = some ? k - 1 - at % k : 0, m = 0;
-        if (some && j) rows[m++] = j - 1;
-        for (int i = from; i < k; i++) rows[m++] = j + i;
-        struct qn_batch batch = {.n_rows = j + k, .n_seqs = j ? 2 : 1, .token = token, .pos = pos, .seqs = seqs, .n_out = m, .out_row = rows};
-        qn_forward_step(s->f, &batch);
-        const float *v = qn_forward_logits(s->f, rows + m - (k - from), k - from);
-        memcpy(out + (size_t)(at + from) * (size_t)s->m->desc.n_vocab, v, (size_t)(k - from) * (size_t)s->m->desc.n_vocab * sizeof *v);
-        at += k;
-        other += j;
-    }
-}
-
 static void cuts_keep_bits(const char *path, int ref, int n) {
     static const int cuts[][2] = {{1, 1}, {3, 1}, {7, 17}, {16, 2}, {31, 5}, {32, 90}};
     int32_t ids[CHUNK];
-    struct setup s = open_setup(path, ref);
+    struct forcing s = open_setup(path, ref);
     size_t bytes = (size_t)n * (size_t)s.m->desc.n_vocab * sizeof(float);
     float *want = malloc(bytes), *got = malloc(bytes);
     ASSERT(want && got && n <= CHUNK);
     for (int i = 0; i < n; i++) ids[i] = (i * 7919 + 11) % s.m->desc.n_vocab;
-    force(&s, ids, n, keep_row, want);
+    forcing_run(&s, ids, n, CHUNK, forcing_keep, want);
     for (size_t i = 0; i < 2 * (sizeof cuts / sizeof *cuts); i++) {
         int a = cuts[i / 2][0], b = cuts[i / 2][1], some = i % 2;
         if (!some) memset(got, 0, bytes); /* else what is not asked for stays from before */
-        force_shared(&s, ids, n, a, b, some, got);
+        forcing_beside(&s, ids, n, a, b, some, got);
         if (memcmp(want, got, bytes)) qn_test_fail(__FILE__, __LINE__, "%s, %s: %d rows beside %d differ (%s wanted)", path, s.b->ops->name, a, b, some ? "some" : "all");
     }
     free(want);
     free(got);
-    close_setup(&s);
+    forcing_close(&s);
 }
 
 TEST(logits, bits_do_not_depend_on_cuts_and_neighbours_in_any_family) {

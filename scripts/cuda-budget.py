@@ -27,7 +27,7 @@ BUDGET = "tests/cuda/budget.tsv"
 ARCHS = ("80", "90", "100", "120")
 # warps and blocks a multiprocessor holds, its shared memory, what a block may have
 CARDS = {"80": (64, 32, 164 << 10, 163 << 10), "90": (64, 32, 228 << 10, 227 << 10), "100": (64, 32, 228 << 10, 227 << 10), "120": (48, 24, 100 << 10, 99 << 10)}
-FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-I.", "-Werror", "all-warnings", "-Xptxas", "-v"]  # as the Makefile builds them
+FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-I.", "-Werror", "all-warnings", "-Xptxas", "-v"]  # as cuda.mk builds them
 COLUMNS = ("kernel", "threads", "dynamic", "registers", "shared", "warps", "local", "sass")
 SASS = {
     "HMMA": r"\bHMMA\.", "IMMA": r"\bIMMA\.", "IDP": r"\bIDP\.", "LDSM": r"\bLDSM\.", "LDGSTS": r"\bLDGSTS\.",

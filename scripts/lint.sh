@@ -59,11 +59,11 @@ banned() { # calls with a safer neighbour, and MHD's form parser, which we never
 }
 
 text() {
-    found "unfinished" "$(sources '*.c' '*.h' '*.py' '*.mjs' '*.sh' '*.yaml' '*.md' Makefile | grep -v '^scripts/lint.sh$' | xargs grep -nE '\b(TODO|FIXME|XXX|HACK)\b')"
+    found "unfinished" "$(sources '*.c' '*.h' '*.py' '*.mjs' '*.sh' '*.yaml' '*.md' Makefile '*.mk' | grep -v '^scripts/lint.sh$' | xargs grep -nE '\b(TODO|FIXME|XXX|HACK)\b')"
     found "paths of somebody's machine" "$(git grep -nIE '/(root|home/[a-z]+)/' -- . ':!scripts/lint.sh' ':!tests/corpus' ':!tests/vectors' ':!tests/golden' | cut -c1-160)"
     found "a file without an opening comment" "$(sources 'server/*.[ch]' 'api/*.[ch]' 'engine/*.[ch]' | while read -r f; do head -c 2 "$f" | grep -q '/\*' || echo "$f"; done)"
     found "past 800 lines: would two files read better?" "$(sources '*.c' '*.h' | xargs wc -l | awk '$2 != "total" && $1 > 800 && $2 !~ /_data\.c$/ {print $2": "$1" lines"}')"
-    found "blanks at a line's end" "$(sources '*.c' '*.h' '*.py' '*.sh' '*.mjs' Makefile | xargs grep -nE '[[:blank:]]+$' | cut -c1-120)"
+    found "blanks at a line's end" "$(sources '*.c' '*.h' '*.py' '*.sh' '*.mjs' Makefile '*.mk' | xargs grep -nE '[[:blank:]]+$' | cut -c1-120)"
     found "a big or binary file" "$(sources . | xargs -d '\n' du -k | awk '$1 > 1024 {print $2": "$1" KiB"}')"
 }
 

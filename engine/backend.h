@@ -46,7 +46,7 @@ struct qn_batch_seq {
 
 struct qn_batch {
     int n_rows, n_seqs;
-    const int32_t *token;   /* [n_rows], each in 0..n_vocab-1 (invariant 2: asserted) */
+    const int32_t *token;   /* [n_rows], each in 0..n_vocab-1 (invariant 2: asserted); or -1 - i: what pick i of the last draw_late drew */
     const int32_t *pos;     /* [n_rows] */
     const struct qn_batch_seq *seqs; /* rows in order, no gaps */
     int n_out;              /* rows whose logits are wanted */
@@ -141,6 +141,15 @@ struct qn_backend_ops {
      * of each pick alone, so that neighbours change no bits. Returns the logits in host memory if some are left, else NULL. */
     const float *(*sample)(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain, float eps,
                            const struct qn_weight *w, const struct qn_weight *bias, int n_vocab, struct qn_backend_pick *picks, int n_picks);
+
+    /* NULL both, or `sample` in two halves for a device that goes on by itself. The first hands over the draws and comes back at once; they
+     * stay on the device as the tokens -1 - i of the next step, which may be handed over too, also one that copies KV blocks over those that
+     * this one reads (the order of calls is the order of effects). The second waits for the older of at most two such calls and fills id and
+     * lp of its picks; -1 for all if the device failed. 0 from the first: some pick is left to the host, nothing was done. n and n_picks 0: only
+     * the wait. The picks' pointers but lp may go after the first half. */
+    int (*draw_late)(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n, const struct qn_weight *gain, float eps,
+                     const struct qn_weight *w, const struct qn_weight *bias, int n_vocab, struct qn_backend_pick *picks, int n_picks);
+    void (*read_late)(struct qn_backend *b, struct qn_backend_pick *picks, int n_picks);
 
     /* From here to `end`, the batch is `b`, whose rows are rows[0..b->n_rows-1] (ascending) of the one before: moves these
      * rows of the n vectors v together. b->n_rows >= 1; out_row of b is not read. */

@@ -9,7 +9,7 @@
 
 #include "engine/backend.h"
 
-enum { QN_DEVICE_ABI = 1, QN_DEVICE_NOTE_MAX = 320 }; /* the ABI goes up when backend.h, model.h or this file changes */
+enum { QN_DEVICE_ABI = 2, QN_DEVICE_NOTE_MAX = 320 }; /* the ABI goes up when backend.h, model.h or this file changes */
 
 struct qn_device_info {
     char name[48];          /* "NVIDIA H100 80GB HBM3" */

@@ -92,7 +92,7 @@ static int open_model(struct qn_engine *e, struct qn_err *err) {
 
 static int may_run(const struct qn_seq *q) {
     struct qn_stream *st = q->group->spec.user;
-    return qn_stream_has_room(st);
+    return qn_stream_has_room(st, 1 + st->engine->overlaps);
 }
 
 static int draft(const struct qn_seq *q, int32_t *out, int most) {
@@ -243,7 +243,7 @@ int qn_engine_submit(struct qn_engine *e, const struct qn_job *job, struct qn_st
     struct qn_stream *st = NULL;
     struct qn_job own = *job;
     if (e->opts.no_prefix_cache) own.cache_prompt = 0;
-    rc = qn_stream_new(&st, e, &own, e->tok, e->ends, e->n_ends, e->opts.step_rows);
+    rc = qn_stream_new(&st, e, &own, e->tok, e->ends, e->n_ends, e->opts.step_rows, 1 + e->overlaps);
     if (rc < 0) {
         atomic_fetch_sub(&e->pending, 1);
         atomic_fetch_sub(&e->pending_tokens, (int64_t)job->n_prompt);

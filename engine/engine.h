@@ -41,6 +41,7 @@ struct qn_engine_opts {     /* 0 or NULL: the default */
     int no_prefix_cache;
     int no_speculation;
     int draft_rows;         /* decode rows and drafts of one step; default 16 */
+    int no_overlap;         /* tests: read what a step drew before the next is planned, also where it need not be */
     int preempt_every;      /* tests: preempt somebody every n-th step; 0: never */
     void (*wake)(void *user); /* engine thread; must only signal */
     void *wake_user;
@@ -134,6 +135,7 @@ struct qn_engine_stats {    /* a consistent snapshot taken once a step */
     uint64_t steps, prompt_tokens, cached_tokens, output_tokens, preemptions, rejected;
     uint64_t prefix_queries, prefix_hits; /* tokens */
     uint64_t spec_drafts, spec_draft_tokens, spec_accepted_tokens;
+    uint64_t steps_overlapped; /* given to the device before what the step before drew was read */
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
     int64_t last_step_ns;   /* when the last step ended; 0: none yet */
     int64_t busy_since_ns;  /* work has been waiting or running without a finished step since then; 0: idle */

@@ -1,5 +1,5 @@
 /* The engine's inside, shared by engine.c (life, the loop's side), place.c (device and memory), step.c (the
- * engine thread's work) and stats.c.
+ * engine thread's work), pipeline.c (steps that overlap) and stats.c.
  *
  * Who owns what: the loop thread owns the consumer's side of every stream; the engine thread owns model scratch, cache,
  * plan and the producer's side. They meet in four lists that any number of threads may push to and one takes whole
@@ -43,6 +43,24 @@ struct qn_pace {
     int n_mixed;            /* steps of decodes and prefill since then; -1: a step without prefill was asked for */
 };
 
+struct qn_step_cost {       /* what a step holds, for the figures */
+    int64_t t0;
+    int decode_rows, prefill_rows;
+    double prefill_units;
+};
+
+/* A step that the device was given and whose draws the host has not read. */
+struct qn_flight {
+    int is_on, n_picks;
+    struct qn_pick *picks;  /* [picks_max] */
+    struct qn_backend_pick *drawn;
+    struct qn_step_cost cost;
+};
+struct qn_lookout {         /* when requests may look for guesses, which they cannot while a step of theirs is under way */
+    int asked;              /* the next plan may hold some */
+    int rest;               /* steps to leave out, as nobody found any */
+};
+
 struct qn_engine {
     struct qn_engine_opts opts;
     struct qn_engine_info info;
@@ -79,6 +97,9 @@ struct qn_engine {
     struct qn_pick *picks;
     struct qn_backend_pick *drawn; /* [picks_max]: the same as the backend sees them; NULL: it draws nothing */
     const float *logits;
+    int overlaps;           /* pipeline.c is in use */
+    struct qn_flight flight;
+    struct qn_lookout lookout;
     struct qn_engine_stats now;
     struct qn_pace pace;
     _Atomic uint32_t stats_version;
@@ -93,6 +114,19 @@ int qn_engine_place(struct qn_engine *e, struct qn_err *err);
 void *qn_engine_thread(void *engine);
 int qn_engine_step_open(struct qn_engine *e, struct qn_err *err); /* scratch, and the warm-up token */
 void qn_engine_step_close(struct qn_engine *e);
+/* What is to be drawn or scored from the logits of row k of an item, the logits_row-th row that has some; appended to e->picks. */
+void qn_step_add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k, int logits_row, int *n);
+void qn_step_describe_picks(struct qn_engine *e, int n_picks); /* e->picks to e->drawn */
+void qn_step_use_pick(struct qn_engine *e, const struct qn_pick *k);
+/* pipeline.c */
+int qn_pipeline_open(struct qn_engine *e, struct qn_err *err);
+void qn_pipeline_close(struct qn_engine *e);
+/* The step's rows were handed over. Its draws follow, if they may be read late: 1. Tells what the step before drew in any case. */
+int qn_pipeline_step(struct qn_engine *e, const struct qn_plan *p, const struct qn_step_cost *c);
+/* Waits for what is under way and tells it; 0: nothing was. */
+int qn_pipeline_land(struct qn_engine *e);
+/* The stream is about to go; nothing is told to it any more. */
+void qn_pipeline_forget(struct qn_engine *e, const struct qn_stream *st);
 /* pace.c */
 /* Positions after which attention costs a row of this model as much as its matrices. */
 int qn_pace_row_ctx(const struct qn_model_desc *d);
@@ -103,6 +137,9 @@ int qn_pace_stale(struct qn_pace *p);
  * n_waiting requests behind the one that is being prefilled, longer in proportion. At least 1. */
 int qn_pace_chunk(const struct qn_pace *p, double stretch, int n_waiting, int most);
 /* stats.c */
+struct qn_step_cost qn_step_cost_of(const struct qn_engine *e, const struct qn_plan *p, int64_t t0);
+void qn_step_count(struct qn_engine *e, const struct qn_step_cost *c, int64_t t1); /* it was over at t1 */
+void qn_engine_note_load(struct qn_engine *e);
 void qn_engine_publish(struct qn_engine *e);
 
 #endif

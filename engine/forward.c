@@ -190,3 +190,8 @@ const float *qn_forward_logits(struct qn_forward *f, const int32_t *rows, int n)
 const float *qn_forward_sample(struct qn_forward *f, const int32_t *rows, int n, int n_vocab, struct qn_backend_pick *picks, int n_picks) {
     return f->b->ops->sample(f->b, f->x, rows_now(f, rows, n), n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b, n_vocab, picks, n_picks);
 }
+
+int qn_forward_draw_late(struct qn_forward *f, const int32_t *rows, int n, int n_vocab, struct qn_backend_pick *picks, int n_picks) {
+    if (n) rows = rows_now(f, rows, n);
+    return f->b->ops->draw_late(f->b, f->x, rows, n, f->output_norm, f->m->desc.norm_eps, f->output, f->output_b, n_vocab, picks, n_picks);
+}

@@ -21,5 +21,7 @@ const float *qn_forward_logits(struct qn_forward *f, const int32_t *rows, int n)
 
 /* As logits, and the picks drawn where the logits are. Only if the backend has `sample`; see there. */
 const float *qn_forward_sample(struct qn_forward *f, const int32_t *rows, int n, int n_vocab, struct qn_backend_pick *picks, int n_picks);
+/* The first half of that (backend.h, draw_late); n 0: no rows. */
+int qn_forward_draw_late(struct qn_forward *f, const int32_t *rows, int n, int n_vocab, struct qn_backend_pick *picks, int n_picks);
 
 #endif

@@ -1,4 +1,5 @@
-/* The engine thread: take what came in, plan, forward, sample, tell. One turn of the loop is one step of the batch.
+/* The engine thread: take what came in, plan, forward, sample, tell. One turn of the loop is one step of the batch; over a device
+ * that goes on by itself, what a step drew is told in the next turn (pipeline.c).
  *
  * Nothing here allocates, logs, or takes a lock once warm; it sleeps on a futex when there is nothing to do. What a
  * request yields depends on its own tokens and seed only, so this file never lets the shape of the batch reach the
@@ -16,8 +17,6 @@
 
 #include "engine/base/clock.h"
 #include "engine/engine_impl.h"
-
-static const double RATE_KEEP = 0.9; /* weight of the past in the moving averages */
 
 /* --- telling ------------------------------------------------------------------------------------------------------ */
 
@@ -80,6 +79,7 @@ static void take_closed(struct qn_engine *e, struct qn_stream *list) {
         }
         uncount(e, st);
         st->place = QN_ST_OUT;
+        qn_pipeline_forget(e, st);
         push(&e->dead, st, &st->next_dead);
         e->told = 1; /* so that somebody comes to free it */
     }
@@ -118,7 +118,7 @@ static int fill_batch(struct qn_engine *e, const struct qn_plan *p, struct qn_ba
         for (int k = 0; k < it->n_rows; k++) {
             e->tokens[row + k] = it->seq->tokens[it->start + k];
             e->positions[row + k] = it->start + k;
-            assert((uint32_t)e->tokens[row + k] < (uint32_t)e->model->desc.n_vocab);
+            assert((uint32_t)e->tokens[row + k] < (uint32_t)e->model->desc.n_vocab || -1 - e->tokens[row + k] < e->flight.n_picks);
         }
         for (int k = it->n_rows - it->logits; k < it->n_rows; k++) e->out_rows[n_out++] = row + k;
         row += it->n_rows;
@@ -165,7 +165,7 @@ static void end_branch(struct qn_engine *e, struct qn_stream *st, struct qn_seq 
     if (qn_sched_finish(e->sched, q)) st->place = QN_ST_OUT;
 }
 
-static void use_pick(struct qn_engine *e, const struct qn_pick *k) {
+void qn_step_use_pick(struct qn_engine *e, const struct qn_pick *k) {
     struct qn_stream *st = k->st;
     if (st->place != QN_ST_SCHEDULED || st->branches[k->branch].done) return; /* it ended in this very step */
     if (k->follows && !st->branches[k->branch].chain) return; /* a guess before it was wrong */
@@ -187,12 +187,7 @@ static void use_pick(struct qn_engine *e, const struct qn_pick *k) {
     tell(e, st);
 }
 
-/* Logits, and the picks that the backend draws itself; 1: some are left for the host. */
-static int draw(struct qn_engine *e, const int32_t *rows, int n_rows, int n_picks) {
-    if (!e->drawn) {
-        e->logits = qn_forward_logits(e->forward, rows, n_rows);
-        return 1;
-    }
+void qn_step_describe_picks(struct qn_engine *e, int n_picks) {
     for (int i = 0; i < n_picks; i++) {
         struct qn_pick *k = &e->picks[i];
         const struct qn_job *j = &k->st->job;
@@ -201,6 +196,15 @@ static int draw(struct qn_engine *e, const int32_t *rows, int n_rows, int n_pick
                                                .position = k->position, .ban = k->st->ban, .n_ban = scored ? 0 : n_banned(k), .n_top = n_top < 0 ? 0 : n_top,
                                                .lp = scored || n_top >= 0 ? &k->lp : NULL};
     }
+}
+
+/* Logits, and the picks that the backend draws itself; 1: some are left for the host. */
+static int draw(struct qn_engine *e, const int32_t *rows, int n_rows, int n_picks) {
+    if (!e->drawn) {
+        e->logits = qn_forward_logits(e->forward, rows, n_rows);
+        return 1;
+    }
+    qn_step_describe_picks(e, n_picks);
     e->logits = qn_forward_sample(e->forward, rows, n_rows, (int)e->info.n_vocab, e->drawn, n_picks);
     for (int i = 0; i < n_picks; i++) {
         e->picks[i].done = e->drawn[i].done;
@@ -213,7 +217,7 @@ static int draw(struct qn_engine *e, const int32_t *rows, int n_rows, int n_pick
 static void flush_picks(struct qn_engine *e, const int32_t *rows, int n_rows, int n_picks) {
     if (n_rows == 0) return;
     if (draw(e, rows, n_rows, n_picks)) e->backend->ops->parallel(e->backend, n_picks, pick_one, e);
-    for (int i = 0; i < n_picks; i++) use_pick(e, &e->picks[i]);
+    for (int i = 0; i < n_picks; i++) qn_step_use_pick(e, &e->picks[i]);
 }
 
 static struct qn_pick *next_pick(struct qn_engine *e, int *n) {
@@ -221,8 +225,7 @@ static struct qn_pick *next_pick(struct qn_engine *e, int *n) {
     return &e->picks[(*n)++];
 }
 
-/* What is to be drawn or scored from the logits of row k of an item. */
-static void add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k, int logits_row, int *n) {
+void qn_step_add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k, int logits_row, int *n) {
     struct qn_seq *q = it->seq;
     struct qn_group *g = q->group;
     struct qn_stream *st = g->spec.user;
@@ -266,7 +269,7 @@ static void sample(struct qn_engine *e, const struct qn_plan *p) {
                 n_rows = n_picks = 0;
             }
             assert(rows[out] == row + k);
-            add_picks(e, it, k, n_rows, &n_picks);
+            qn_step_add_picks(e, it, k, n_rows, &n_picks);
             n_rows++;
             out++;
         }
@@ -304,46 +307,6 @@ static void judge_drafts(struct qn_engine *e, const struct qn_plan *p) {
     }
 }
 
-static void note_load(struct qn_engine *e) {
-    struct qn_backend_load l = {.threads_active = 1};
-    if (e->backend->ops->load) e->backend->ops->load(e->backend, &l);
-    e->now.threads_active = l.threads_active;
-    e->now.stalled_ns = l.stalled_ns;
-    e->now.rescues = l.rescues;
-}
-
-static void note_lost(struct qn_engine *e) {
-    const char *why = e->backend->ops->lost ? e->backend->ops->lost(e->backend) : NULL;
-    if (!why) return;
-    atomic_store(&e->lost, why);
-    e->told = 1;
-}
-
-static int is_decode(const struct qn_plan_item *it) { return it->sample && it->n_rows == 1 + it->n_draft; }
-
-static double prefill_units(const struct qn_engine *e, const struct qn_plan *p) {
-    double sum = 0;
-    for (int i = 0; i < p->n_items; i++) {
-        const struct qn_plan_item *it = &p->items[i];
-        if (!is_decode(it)) sum += it->n_rows * (1 + (double)it->start / e->pace.row_ctx);
-    }
-    return sum;
-}
-
-static void count_step(struct qn_engine *e, const struct qn_plan *p, int64_t t0, int64_t t1) {
-    int decode = 0;
-    for (int i = 0; i < p->n_items; i++) decode += is_decode(&p->items[i]) ? p->items[i].n_rows : 0;
-    double s = (double)(t1 - t0) / 1e9 + 1e-9, mix = e->now.steps ? RATE_KEEP : 0;
-    e->now.step_ms_mean = mix * e->now.step_ms_mean + (1 - mix) * s * 1e3;
-    if (decode) e->now.decode_tok_s = mix * e->now.decode_tok_s + (1 - mix) * decode / s;
-    if (p->n_rows > decode) e->now.prefill_tok_s = mix * e->now.prefill_tok_s + (1 - mix) * (p->n_rows - decode) / s;
-    qn_pace_note(&e->pace, decode, prefill_units(e, p), s);
-    note_load(e);
-    note_lost(e);
-    e->now.steps++;
-    e->now.last_step_ns = t1;
-}
-
 static void refresh_counts(struct qn_engine *e) {
     struct qn_kv_counts kv;
     struct qn_sched_counts sc;
@@ -370,12 +333,12 @@ static void run(struct qn_engine *e, const struct qn_plan *p) {
     fill_batch(e, p, &b);
     qn_forward_step(e->forward, &b);
     qn_sched_computed(e->sched, p);
+    struct qn_step_cost cost = qn_step_cost_of(e, p, t0);
+    if (qn_pipeline_step(e, p, &cost)) return;
     sample(e, p);
     judge_drafts(e, p);
     end_scored(e, p);
-    int64_t t1 = qn_clock_ns();
-    count_step(e, p, t0, t1);
-    e->now.busy_since_ns = t1; /* progress was made; set to 0 when there is nothing left to run */
+    qn_step_count(e, &cost, qn_clock_ns());
 }
 
 /* --- the loop ----------------------------------------------------------------------------------------------------- */
@@ -413,14 +376,14 @@ static void turn(struct qn_engine *e) {
     const struct qn_plan *p = qn_sched_plan(e->sched, now);
     do_drops(e, p);
     tell_started(e, p);
-    int n_items = p->n_items;
+    int did = p->n_items;
     int64_t wake_ns = p->wake_ns;
-    if (n_items) run(e, p);
-    else e->now.busy_since_ns = 0;
+    if (did) run(e, p);
+    else if (!(did = qn_pipeline_land(e))) e->now.busy_since_ns = 0;
     refresh_counts(e);
     qn_engine_publish(e);
     wake_consumers(e);
-    if (!n_items && !held) nap(e, seen, wake_ns);
+    if (!did && !held) nap(e, seen, wake_ns);
 }
 
 void *qn_engine_thread(void *engine) {
@@ -477,8 +440,9 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
         if (!e->sampler_row[i] || qn_sampler_open(&e->samplers[i], e->info.n_vocab) < 0) return qn_fail(err, QN_E_NOMEM, "no memory for the samplers");
     }
     int rc = warm_up(e, err);
+    if (rc == 0) rc = qn_pipeline_open(e, err);
     if (rc == 0) refresh_counts(e);
-    note_load(e);
+    qn_engine_note_load(e);
     qn_engine_publish(e);
     return rc;
 }
@@ -494,4 +458,5 @@ void qn_engine_step_close(struct qn_engine *e) {
     free(e->batch_seqs);
     free(e->picks);
     free(e->drawn);
+    qn_pipeline_close(e);
 }

@@ -89,7 +89,7 @@ static int make_group(struct qn_stream *st, const struct qn_job *job) {
 }
 
 int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_job *job, const struct qn_tokenizer *tok,
-                  const uint32_t *ends, int n_ends, int step_rows) {
+                  const uint32_t *ends, int n_ends, int step_rows, int n_steps) {
     struct qn_stream *st = aligned_alloc(64, (sizeof *st + 63) & ~(size_t)63); /* the ring keeps its ends on lines of their own */
     if (!st) return QN_E_NOMEM;
     memset(st, 0, sizeof *st);
@@ -101,7 +101,7 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     uint32_t records = (uint32_t)job->n_branches * RECORDS_A_STEP + 1 + (st->job.speculate ? QN_DRAFT_MOST : 0);
     st->step_bytes = records * (st->record_max + RING_UNIT);
     if (job->prompt_logprobs >= 0) st->score_bytes = (uint32_t)(step_rows + 1) * (SCORE_RECORD + RING_UNIT);
-    size_t ring = 2 * ((size_t)st->step_bytes + st->score_bytes);
+    size_t ring = 2 * ((size_t)n_steps * st->step_bytes + st->score_bytes);
     if (rc == 0) rc = qn_ring_init(&st->ring, ring > QN_STREAM_BYTES ? ring : QN_STREAM_BYTES);
     if (rc == 0) rc = make_group(st, job);
     if (rc == 0 && job->speculate && job->n_branches == 1 && job->max_tokens > 1) {
@@ -127,17 +127,17 @@ void qn_stream_free(struct qn_stream *st) {
 
 /* --- the engine's side ------------------------------------------------------------------------------------------- */
 
-static int room(struct qn_stream *st) {
-    uint64_t need = st->step_bytes;
+static int room(struct qn_stream *st, int n_steps) {
+    uint64_t need = (uint64_t)n_steps * st->step_bytes;
     if (st->job.prompt_logprobs >= 0 && st->n_scored < st->group->spec.n_prompt) need += st->score_bytes;
     uint32_t used = atomic_load_explicit(&st->ring.tail, memory_order_relaxed) - atomic_load_explicit(&st->ring.head, memory_order_acquire);
     return st->ring.cap - used >= need;
 }
 
-int qn_stream_has_room(struct qn_stream *st) {
-    if (room(st)) return 1;
+int qn_stream_has_room(struct qn_stream *st, int n_steps) {
+    if (room(st, n_steps)) return 1;
     atomic_store(&st->paused, 1);
-    if (!room(st)) return 0; /* looked again: the consumer may have made room before it could see the flag */
+    if (!room(st, n_steps)) return 0; /* looked again: the consumer may have made room before it could see the flag */
     atomic_store(&st->paused, 0);
     return 1;
 }
@@ -267,6 +267,10 @@ int qn_stream_guess(struct qn_stream *st, const int32_t *tokens, size_t n, int32
     qn_draft_feed(g->draft, tokens, n);
     return qn_draft_guess(g->draft, out, most < g->length ? most : g->length);
 }
+
+int qn_stream_guesses(const struct qn_stream *st) { return st->guess.draft && st->guess.rest == 0; }
+
+void qn_stream_rested(struct qn_stream *st) { st->guess.rest -= st->guess.rest > 0; }
 
 /* Longer while all comes true; where little does, a rest that doubles, so that text which only looks repetitive costs
  * almost nothing. */

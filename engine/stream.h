@@ -58,13 +58,14 @@ struct qn_stream {
     struct qn_stream *next_submitted, *next_closed, *next_news, *next_dead;
 };
 
-/* Copies the job. ends/n_ends: ids that end generation, for min_tokens. Any thread. QN_E_NOMEM, QN_E_RANGE. */
+/* Copies the job. ends/n_ends: ids that end generation, for min_tokens. has_room() will be asked for up to n_steps. Any thread.
+ * QN_E_NOMEM, QN_E_RANGE. */
 int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_job *job, const struct qn_tokenizer *tok,
-                  const uint32_t *ends, int n_ends, int step_rows);
+                  const uint32_t *ends, int n_ends, int step_rows, int n_steps);
 void qn_stream_free(struct qn_stream *st);
 
-/* Engine thread. 1 when everything that one step may write for this request fits. Sets `paused` otherwise. */
-int qn_stream_has_room(struct qn_stream *st);
+/* Engine thread. 1 when everything that so many steps may write for this request fits. Sets `paused` otherwise. */
+int qn_stream_has_room(struct qn_stream *st, int n_steps);
 void qn_stream_started(struct qn_stream *st, int n_cached);
 void qn_stream_prompt(struct qn_stream *st, uint32_t id, const struct qn_logprobs *lp);
 /* Records a sampled token and says whether it ends the branch: -1 no, or QN_FINISH_*; the FINISHED record is then
@@ -75,6 +76,9 @@ void qn_stream_finish(struct qn_stream *st, int branch, enum qn_finish reason);
 
 /* Guesses for branch 0 whose tokens are tokens[0..n): writes up to `most`, returns how many. */
 int qn_stream_guess(struct qn_stream *st, const int32_t *tokens, size_t n, int32_t *out, int most);
+/* 1: the next guess would look for something. 0: off, or at rest. */
+int qn_stream_guesses(const struct qn_stream *st);
+void qn_stream_rested(struct qn_stream *st); /* a step of its rest is over, in which no guess was asked for */
 /* What became of them: how many to ask for next time, or a rest. */
 void qn_stream_guessed(struct qn_stream *st, int n_drafted, int n_accepted);
 

@@ -227,9 +227,10 @@ void qn_cuda_close(struct qn_backend *b) {
     for (int i = 0; i < 2; i++) {
         if (c->stage[i]) cudaFreeHost(c->stage[i]);
         if (c->staged[i]) cudaEventDestroy(c->staged[i]);
+        if (c->picked_host[i]) cudaFreeHost(c->picked_host[i]);
+        if (c->picked[i]) cudaEventDestroy(c->picked[i]);
     }
     if (c->logits_host) cudaFreeHost(c->logits_host);
-    if (c->picked_host) cudaFreeHost(c->picked_host);
     if (c->logits_done) cudaEventDestroy(c->logits_done);
     if (c->copy) cudaStreamDestroy(c->copy);
     if (c->compute) cudaStreamDestroy(c->compute);

@@ -3,7 +3,8 @@
  *
  * STREAMS. `compute` carries everything that a step does, the upload of its descriptor and the download of logits included, so
  * that the order of calls is the order of effects; `copy` uploads weights while the next ones are repacked. The default
- * stream is never used, and nothing waits for the card between begin and end. Thread: the owner's. */
+ * stream is never used, and nothing waits for the card between begin and end. So a step may be handed over while the one before runs:
+ * its KV blocks may be those that the other gave up, its tokens those that the other draws. Thread: the owner's. */
 #ifndef QN_CUDA_CUDA_H
 #define QN_CUDA_CUDA_H
 
@@ -73,7 +74,9 @@ struct qn_cuda {
     cudaEvent_t logits_done;
     struct qn_cuda_upload up_picks;
     struct qn_cuda_sampling sampling;
-    struct qn_cuda_picked *picked_host; /* pinned */
+    struct qn_cuda_picked *picked_host[2]; /* pinned; what draw n put there is n % 2's */
+    cudaEvent_t picked[2];          /* it is there */
+    unsigned n_drawn, n_read;       /* calls of draw_late; those that were read */
 
     struct qn_cuda_layout layout, out_layout; /* of steps; of logits calls that the step's descriptor did not foresee */
     struct qn_cuda_upload up, up_narrow, up_out;
@@ -132,6 +135,9 @@ void qn_cuda_wait(struct qn_cuda *c);
 int qn_cuda_sample_open(struct qn_cuda *c, int picks_max);
 const float *qn_cuda_op_sample(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n_rows, const struct qn_weight *gain, float eps,
                                const struct qn_weight *w, const struct qn_weight *bias, int n_vocab, struct qn_backend_pick *picks, int n);
+int qn_cuda_op_draw_late(struct qn_backend *b, const struct qn_vec *x, const int32_t *rows, int n_rows, const struct qn_weight *gain, float eps,
+                         const struct qn_weight *w, const struct qn_weight *bias, int n_vocab, struct qn_backend_pick *picks, int n);
+void qn_cuda_op_read_late(struct qn_backend *b, struct qn_backend_pick *picks, int n);
 
 /* backend.c */
 int qn_cuda_upload_open(struct qn_cuda *c, struct qn_cuda_upload *u, size_t bytes);

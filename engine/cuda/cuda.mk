@@ -22,7 +22,7 @@ CHECKED_TRACE := -fsanitize=thread --param=tsan-instrument-func-entry-exit=0
 CHECKED_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(CUDA_CU)) $(patsubst %.c,$(B)/emu/%.o,$(CUDA_C)) $(patsubst %.cc,$(B)/emu-checked/%.o,$(EMU_CC))
 CHECKED_TEST_OBJS := $(patsubst %.cu,$(B)/emu-checked/%.o,$(EMU_TEST_CU))
 # No kernels in the first; the others would take minutes.
-CHECKED_NOT := tests/cuda/test_ptx_%.c tests/cuda/test_sample_many.c tests/cuda/test_backend.c tests/cuda/test_serve.c
+CHECKED_NOT := tests/cuda/test_ptx_%.c tests/cuda/test_sample_many.c tests/cuda/test_backend.c tests/cuda/test_serve.c tests/cuda/test_pipeline.c
 CHECKED_TESTS := $(if $(findstring -fsanitize,$(OPT_$(V))),,$(patsubst tests/cuda/%.c,$(B)/tests/cuda-checked/%,$(filter-out $(CHECKED_NOT),$(CUDA_TEST_C))))
 
 # What a plug-in uses of engine/ it brings along, as the daemon may have been linked without it.

@@ -1,5 +1,6 @@
 /* The operations of a step as launches. Each is a few lines: arguments from the step's descriptor, bounds from its bucket, the
- * launcher of the room that owns the kernel. None of them waits for the card but `logits`, whose result the host reads.
+ * launcher of the room that owns the kernel. None of them waits for the card but `logits`, `sample` and `read_late`, whose results the
+ * host reads.
  *
  * A card that fails says so once; from then on nothing is launched and every logit is NaN, which the engine turns into a failure of
  * each request (backend.h, `lost`). Thread: engine. */
@@ -56,12 +57,20 @@ void qn_cuda_send(struct qn_cuda *c, struct qn_cuda_upload *u, size_t n) {
     qn_cuda_ok(c, cudaEventRecord(u->sent[u->turn], c->compute));
 }
 
+/* Tokens that the last draw left on the card, into the descriptor that has just been sent. */
+static void feed(struct qn_cuda *c, const struct qn_batch *batch) {
+    int r = 0;
+    while (r < batch->n_rows && batch->token[r] >= 0) r++;
+    if (r < batch->n_rows && !c->lost) qn_cuda_feed_tokens((int32_t *)(void *)(c->up.dev + c->layout.token), c->sampling.feed, &c->step, batch->n_rows, c->compute);
+}
+
 static void op_begin(struct qn_backend *b, const struct qn_batch *batch) {
     struct qn_cuda *c = qn_cuda_of(b);
     c->n_logits = batch->n_out < b->opts.out_max ? batch->n_out : b->opts.out_max;
     uint8_t *host = qn_cuda_next_host(c, &c->up);
     size_t n = qn_cuda_layout_fill(&c->layout, host, batch, batch->out_row, batch->n_out, c->n_logits, &c->limits, &c->plan);
     qn_cuda_send(c, &c->up, n);
+    feed(c, batch);
     c->now = &c->step;
     c->rows = batch->n_rows;
     qn_cuda_graph_begin(c, batch);
@@ -212,6 +221,7 @@ const struct qn_backend_ops qn_cuda_ops = {
 #endif
     .weight = qn_cuda_load, .weight_free = op_weight_free, .table = qn_cuda_table, .vec = op_vec, .act = op_act, .kv_pool = qn_cuda_kv_pool,
     .attach = op_attach, .begin = op_begin, .end = op_end, .embed = op_embed, .add_norm = op_add_norm, .linear = op_linear, .glu = op_glu,
-    .rope_kv = op_rope_kv, .attention = op_attention, .logits = op_logits, .sample = qn_cuda_op_sample, .narrow = op_narrow, .kv_copy = op_kv_copy, .parallel = op_parallel,
+    .rope_kv = op_rope_kv, .attention = op_attention, .logits = op_logits, .sample = qn_cuda_op_sample, .draw_late = qn_cuda_op_draw_late, .read_late = qn_cuda_op_read_late,
+    .narrow = op_narrow, .kv_copy = op_kv_copy, .parallel = op_parallel,
     .lost = op_lost, .bytes = op_bytes, .close = qn_cuda_close,
 };

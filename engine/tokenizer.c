@@ -395,6 +395,7 @@ int qn_tokenizer_strips_space(const struct qn_tokenizer *t) { return t->space_pr
 int64_t qn_tokenizer_bos(const struct qn_tokenizer *t) { return t->bos; }
 int64_t qn_tokenizer_eos(const struct qn_tokenizer *t) { return t->eos; }
 int qn_tokenizer_ends(const struct qn_tokenizer *t, uint32_t id) { return id < t->vocab.n && t->ends[id]; }
+int qn_tokenizer_guarded(const struct qn_tokenizer *t, uint32_t id) { return t->guarded[id]; }
 int qn_tokenizer_adds_bos(const struct qn_tokenizer *t) { return t->adds_bos; }
 int qn_tokenizer_adds_eos(const struct qn_tokenizer *t) { return t->adds_eos; }
 

@@ -70,6 +70,8 @@ int64_t qn_tokenizer_bos(const struct qn_tokenizer *t);
 int64_t qn_tokenizer_eos(const struct qn_tokenizer *t);
 /* 1 for tokens that end generation: EOS, EOT, EOM and the well-known end-of-turn spellings. */
 int qn_tokenizer_ends(const struct qn_tokenizer *t, uint32_t id);
+/* 1 for control tokens and those that mark structure: only trusted bytes become them. */
+int qn_tokenizer_guarded(const struct qn_tokenizer *t, uint32_t id);
 int qn_tokenizer_adds_bos(const struct qn_tokenizer *t);
 int qn_tokenizer_adds_eos(const struct qn_tokenizer *t);
 /* Id of a control or user-defined token by its exact spelling, or -1. */

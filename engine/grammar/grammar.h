@@ -46,6 +46,7 @@ qn_gnode qn_g_chars(struct qn_grammar *g, const struct qn_codes *ranges, size_t 
 qn_gnode qn_g_any_char(struct qn_grammar *g);                        /* any character, newline too */
 qn_gnode qn_g_text(struct qn_grammar *g);                            /* any text: any_char* */
 qn_gnode qn_g_cat(struct qn_grammar *g, qn_gnode a, qn_gnode b);
+qn_gnode qn_g_cat_n(struct qn_grammar *g, const qn_gnode *v, size_t n); /* long sequences: one by one costs the square of their length */
 qn_gnode qn_g_alt(struct qn_grammar *g, qn_gnode a, qn_gnode b);
 qn_gnode qn_g_alt_n(struct qn_grammar *g, const qn_gnode *v, size_t n); /* quicker than one by one; n 0: NONE */
 qn_gnode qn_g_repeat(struct qn_grammar *g, qn_gnode a, uint32_t min, uint32_t max); /* max QN_G_INF: no bound */

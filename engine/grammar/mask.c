@@ -1,0 +1,107 @@
+/* Token masks: a walk over the trie of the vocabulary in step with the states, past every subtree whose first byte leads to DEAD. Masks
+ * are kept by state: few ids as a list, else as words. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/clock.h"
+#include "engine/grammar/constraint_impl.h"
+
+int qn_mask_init(struct qn_constraint *c, struct qn_err *err) {
+    c->path = malloc((c->trie->depth_max + 1) * sizeof *c->path);
+    return c->path ? 0 : qn_fail(err, QN_E_NOMEM, "grammar: no memory");
+}
+
+void qn_mask_done(struct qn_constraint *c) {
+    qn_garena_empty(c->g, &c->masks);
+    free(c->mask);
+    free(c->path);
+}
+
+void qn_mask_drop(struct qn_constraint *c) {
+    for (uint32_t i = 0; i < c->states.n; i++) qn_state_at(&c->states, i)->mask = 0;
+    c->n_masks = 0;
+    qn_garena_empty(c->g, &c->masks);
+}
+
+static void set_bit(uint32_t *mask, uint32_t id) { mask[id / 32] |= 1u << (id % 32); }
+
+static void walk(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
+    const struct qn_token_trie *t = c->trie;
+    c->path[0] = s;
+    for (uint32_t i = 0; i < t->n;) {
+        const struct qn_trie_node *x = &t->node[i];
+        qn_cstate to = qn_states_by_byte(&c->states, c->path[x->depth - 1], x->byte);
+        if (to == QN_C_DEAD) {
+            i = x->skip;
+            continue;
+        }
+        c->path[x->depth] = to;
+        for (uint32_t id = x->token; id != QN_TRIE_NO_TOKEN; id = t->twin[id]) set_bit(mask, id);
+        i++;
+    }
+}
+
+static void add_special(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
+    uint32_t list = qn_states_tokens(&c->states, s);
+    for (uint32_t i = 0; list && i < c->g->lists[list].n; i++) {
+        uint32_t id = qn_gn(c->g, c->g->lists[list].v[i])->a;
+        if (id < c->trie->n_vocab) set_bit(mask, id);
+    }
+    for (uint32_t i = 0; qn_state_at(&c->states, s)->accepts && i < c->trie->n_ends; i++) set_bit(mask, c->trie->ends[i]);
+}
+
+static uint32_t count(const uint32_t *mask, size_t words) {
+    uint32_t n = 0;
+    for (size_t i = 0; i < words; i++) n += (uint32_t)__builtin_popcount(mask[i]);
+    return n;
+}
+
+/* Keeps the mask of s unless memory is short. */
+static void keep(struct qn_constraint *c, qn_cstate s, const uint32_t *mask, size_t words, uint32_t n) {
+    struct qn_grammar *g = c->g;
+    int is_list = n < words / 2;
+    size_t size = (is_list ? n : words) * sizeof *mask;
+    if (g->used + size + 4096 > g->bytes_max / 4 * 3 || c->masks.bytes + size > g->bytes_max / 2) return;
+    uint32_t *v = qn_g_take(g, &c->masks, size + 1);
+    if (!v || qn_g_room(g, &c->mask, &c->masks_cap, c->n_masks + 1, sizeof *c->mask) < 0) return;
+    uint32_t k = 0;
+    if (!is_list) memcpy(v, mask, size);
+    for (size_t i = 0; is_list && i < words; i++)
+        for (uint32_t w = mask[i]; w; w &= w - 1) v[k++] = (uint32_t)i * 32 + (uint32_t)__builtin_ctz(w);
+    c->mask[c->n_masks++] = (struct qn_mask){.v = v, .n_allowed = n, .n_ids = k, .is_list = is_list};
+    qn_state_at(&c->states, s)->mask = c->n_masks;
+}
+
+static void unpack(const struct qn_mask *m, uint32_t *mask, size_t words) {
+    if (!m->is_list) {
+        memcpy(mask, m->v, words * sizeof *mask);
+        return;
+    }
+    memset(mask, 0, words * sizeof *mask);
+    for (uint32_t i = 0; i < m->n_ids; i++) set_bit(mask, m->v[i]);
+}
+
+uint32_t qn_mask_of(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
+    size_t words = (c->trie->n_vocab + 31) / 32;
+    uint32_t kept = qn_state_at(&c->states, s)->mask;
+    if (kept) {
+        unpack(&c->mask[kept - 1], mask, words);
+        c->counts.masks_found++;
+        return c->mask[kept - 1].n_allowed;
+    }
+    int64_t from = qn_clock_ns();
+    memset(mask, 0, words * sizeof *mask);
+    walk(c, s, mask);
+    add_special(c, s, mask);
+    if (c->g->error) { /* a half-made mask is none */
+        memset(mask, 0, words * sizeof *mask);
+        return 0;
+    }
+    uint32_t n = count(mask, words);
+    keep(c, s, mask, words, n);
+    int64_t ns = qn_clock_ns() - from;
+    c->counts.masks_made++;
+    c->counts.mask_ns += ns;
+    if (ns > c->counts.mask_ns_max) c->counts.mask_ns_max = ns;
+    return n;
+}

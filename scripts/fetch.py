@@ -354,32 +354,42 @@ def fetch_model(what, yes):
 
 # ---- vectors ----------------------------------------------------------------------------------------------------------
 
+VECTOR_PARTS = ("models/", "grammars/", "tests/test-grammar-integration.cpp")
+
+
 def fetch_vectors():
-    """The vocabularies with .inp/.out pairs and the chat templates of the llama-cpp-python source package."""
+    """Of the llama-cpp-python source package: the vocabularies with .inp/.out pairs, the chat templates, and llama.cpp's grammars with
+    the texts that they take and refuse."""
     package, version, size, sha = VECTORS
     final = os.path.join(CACHE, "vectors", f"llama.cpp-{version}")
     models = os.path.join(final, "models")
-    if os.path.isdir(models):
+    there = lambda: all(os.path.exists(os.path.join(final, p)) for p in VECTOR_PARTS)
+    if there():
         return models
     with lock(final):
-        if os.path.isdir(models):
+        if there():
             return models
         archive = final + ".tar.gz"
         url, _ = find_file(package, version, sdist=True)
         download(url, archive, "reference vocabularies and templates", size=size, sha256=sha)
         half = final + ".partial"
         shutil.rmtree(half, ignore_errors=True)
-        prefix = f"llama_cpp_python-{version}/vendor/llama.cpp/models/"
+        prefix = f"llama_cpp_python-{version}/vendor/llama.cpp/"
         with tarfile.open(archive) as tar:
             for m in tar:
                 rest = m.name[len(prefix):]
-                if not m.name.startswith(prefix) or not m.isfile() or ".." in rest.split("/"):
+                if not m.name.startswith(prefix) or not rest.startswith(VECTOR_PARTS) or not m.isfile() or ".." in rest.split("/"):
                     continue
-                path = os.path.join(half, "models", rest)
+                path = os.path.join(half, rest)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "wb") as f:
                     shutil.copyfileobj(tar.extractfile(m), f, PIECE)
-        os.rename(half, final)
+        os.makedirs(final, exist_ok=True)
+        for part in VECTOR_PARTS:  # what an older call brought stays
+            part = part.split("/")[0]
+            if not os.path.exists(os.path.join(final, part)):
+                os.rename(os.path.join(half, part), os.path.join(final, part))
+        shutil.rmtree(half)
         os.unlink(archive)
     return models
 

@@ -133,6 +133,8 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
         {"gauge", "quern_kv_blocks_total", NULL, "KV blocks of the pool.", s->kv_total},
         {"gauge", "quern_kv_pool_bytes", NULL, "Memory of all KV blocks; it is taken from the system as they are used.", (double)info->kv_bytes},
         {"counter", "quern_steps_total", NULL, "Steps of the engine.", (double)s->steps},
+        {"counter", "quern_steps_overlapped_total", NULL, "Steps that the device was given before the tokens of the step before were read.",
+         (double)s->steps_overlapped},
         {"counter", "quern_prompt_tokens_total", "vllm:prompt_tokens_total", "Prompt tokens of started requests.",
          (double)s->prompt_tokens},
         {"counter", "quern_cached_tokens_total", "vllm:prompt_tokens_cached_total", "Prompt tokens found in the prefix cache.",

@@ -14,8 +14,9 @@
  *   - What comes in meanwhile waits for step 3.
  *
  * A step that needs the host between its logits and the next one is read at once, and the next is planned with all known: if it scores a
- * prompt, holds guesses or a request that may guess next, or a pick that the backend leaves to the host (penalties over its history; the
- * host therefore never counts a history with a stand-in). Looking for guesses costs such a step too, so when nobody finds any, all rest.
+ * prompt, holds guesses or a request that may guess next, one whose tokens are steered (constraints, thinking budgets), or a pick that the
+ * backend leaves to the host (penalties over its history; the host therefore never counts a history with a stand-in). Looking for guesses
+ * costs such a step too, so when nobody finds any, all rest.
  *
  * Thread: engine. For backends with draw_late; without it nothing here does anything. */
 #include <stdlib.h>
@@ -47,7 +48,8 @@ void qn_pipeline_forget(struct qn_engine *e, const struct qn_stream *st) {
 
 static int needs_host(const struct qn_plan_item *it) {
     const struct qn_group_spec *spec = &it->seq->group->spec;
-    return it->n_draft || spec->score_prompt || spec->max_tokens == 0;
+    const struct qn_job *j = &((const struct qn_stream *)spec->user)->job;
+    return it->n_draft || spec->score_prompt || spec->max_tokens == 0 || j->constraint || j->thinking.on;
 }
 
 static int may_be_late(const struct qn_engine *e, const struct qn_plan *p) {

@@ -74,6 +74,7 @@ def bits_do_not_depend_on_company_chunks_or_streams():
             want = want or alone
             for got in (alone, together(d, PROMPTS), together(d, PROMPTS[::-1])[::-1]):
                 eq(got, want, f"{flags} {env}")
+            assert d.metric("quern_steps_overlapped_total") > 0
 
 
 @test(seconds=60)

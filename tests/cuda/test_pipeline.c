@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include "engine/base/clock.h"
+#include "engine/cuda/cuda.h"
+#include "engine/engine_impl.h"
 #include "tests/lib/engine_client.h"
 #include "tests/run.h"
 
@@ -244,6 +246,38 @@ TEST_SLOW(pipeline, the_host_reads_one_step_late, 60) {
         struct qn_engine_stats st = settled(e);
         EXPECT_EQ(st.steps, 12);
         EXPECT_EQ(st.steps_overlapped, penalty ? 0 : 11);
+        qn_engine_close(e);
+    }
+}
+
+/* The card fails with a step under way: every request ends with an error, nothing is held, and the engine says why. */
+TEST_SLOW(pipeline, a_card_that_fails_ends_all_requests, 60) {
+    for (int round = 0; round < 4; round++) {
+        struct qn_engine *e = open_engine("llama", (struct qn_engine_opts){.max_seqs = 24, .no_speculation = 1});
+        struct qn_cuda *c = qn_cuda_of(e->backend);
+        int n_failed = 0;
+        for (int i = 0; i < N_REQ; i++) {
+            struct qn_job j = job(e, i);
+            j.max_tokens = 50;
+            j.ignore_eos = 1;
+            list[i] = &said[i];
+            ASSERT_EQ(client_submit(e, &said[i], j), 0);
+        }
+        usleep((unsigned)round * 7000);
+        c->lost = "it fell off the bus"; /* nothing is launched any more, and what was is not waited for */
+        ASSERT_EQ(client_wait(e, list, N_REQ, 30), N_REQ);
+        for (int i = 0; i < N_REQ; i++) {
+            n_failed += said[i].failed == QN_E_INTERNAL;
+            EXPECT_EQ(said[i].broken, 0);
+            client_close(&said[i]);
+        }
+        EXPECT(n_failed > N_REQ / 2);
+        struct qn_engine_stats s;
+        int64_t end = qn_clock_ns() + 10 * QN_S;
+        do qn_engine_stats(e, &s);
+        while ((s.kv_held || s.running) && qn_clock_ns() < end);
+        EXPECT_EQ(s.kv_held, 0);
+        EXPECT_STR(qn_engine_lost(e), "it fell off the bus");
         qn_engine_close(e);
     }
 }

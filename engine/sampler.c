@@ -1,16 +1,13 @@
-/* One token from one row of logits. The passes over the vocabulary are sampler_vec.c's, the selection sampler_cut.c's;
- * here is what is kept and what is drawn.
+/* One token from one row of logits. The passes over the vocabulary are sampler_vec.c's, the edits sampler_edit.c's, what is
+ * kept sampler_filter.c's; here is what is drawn, and the log-probabilities.
  *
  *   edits (bias, mask, bans, penalties; touch few entries) -> greatest -> temperature 0: done
  *      no filter:  sums of exp by chunk -> draw a chunk -> draw in it                  two reads of the row, no write
- *      filters:    candidates above a bound that no kept entry can lie below -> min_p -> top_k -> top_p -> draw
- *
- * The bound keeps the candidates few: min_p and top_k give one directly (the k-th greatest of the maxima of groups of 64
- * is no greater than the k-th greatest entry); for top_p one pass sums what lies above a few levels.
+ *      filters:    candidates -> draw
  *
  * Everything is a function of the row, the parameters, the history, the seed, the branch and the position: sums run in
  * one order on every machine, ties go to the lowest id, and the draw takes 48 bits of the counter-based generator. */
-#include "engine/sampler.h"
+#include "engine/sampler_impl.h"
 
 #include <float.h>
 #include <math.h>
@@ -18,24 +15,8 @@
 #include <string.h>
 
 #include "engine/base/rng.h"
-#include "engine/sampler_cut.h"
-#include "engine/sampler_vec.h"
 
 #define LOGPROB_LEAST (-9999.0f)
-#define TEMPERATURE_LEAST 1e-5f /* below it exp() would overflow its range: greedy, as vLLM has it */
-#define IN_HISTORY 0x80000000u
-
-struct qn_sampler {
-    const struct qn_vec_ops *vec;
-    uint32_t n_vocab;
-    float *groups;           /* [groups] greatest of each */
-    double *chunks;          /* [chunks] */
-    float *row;              /* [n_vocab] the edited row, when the given one must stay */
-    float *x, *w;            /* [n_vocab] candidates: logit and exp, by id */
-    uint32_t *id, *work;     /* [n_vocab] */
-    uint32_t *count;         /* [n_vocab] of the history; all 0 between calls */
-    uint32_t *touched;       /* [n_vocab] */
-};
 
 int qn_sampler_open(struct qn_sampler **out, uint32_t n_vocab) {
     if (n_vocab < 1 || n_vocab > INT32_MAX / 8) return QN_E_RANGE;
@@ -48,11 +29,13 @@ int qn_sampler_open(struct qn_sampler **out, uint32_t n_vocab) {
     s->row = malloc(n_vocab * sizeof *s->row);
     s->x = malloc(n_vocab * sizeof *s->x);
     s->w = malloc(n_vocab * sizeof *s->w);
+    s->y = malloc(n_vocab * sizeof *s->y);
     s->id = malloc(n_vocab * sizeof *s->id);
     s->work = malloc(n_vocab * sizeof *s->work);
     s->count = calloc(n_vocab, sizeof *s->count);
     s->touched = malloc(n_vocab * sizeof *s->touched);
-    if (!s->groups || !s->chunks || !s->row || !s->x || !s->w || !s->id || !s->work || !s->count || !s->touched) {
+    if (!s->groups || !s->chunks || !s->row || !s->x || !s->w || !s->y || !s->id || !s->work || !s->count || !s->touched ||
+        qn_sampler_reserve(s, n_vocab) < 0) {
         qn_sampler_close(s);
         return QN_E_NOMEM;
     }
@@ -67,11 +50,33 @@ void qn_sampler_close(struct qn_sampler *s) {
     free(s->row);
     free(s->x);
     free(s->w);
+    free(s->y);
     free(s->id);
     free(s->work);
     free(s->count);
     free(s->touched);
+    free(s->repeats);
     free(s);
+}
+
+int qn_sampler_reserve(struct qn_sampler *s, size_t n) {
+    if (n <= s->n_repeats) return 0;
+    uint32_t *more = realloc(s->repeats, n * sizeof *more);
+    if (!more) return QN_E_NOMEM;
+    s->repeats = more;
+    s->n_repeats = n;
+    return 0;
+}
+
+static int check_bad(const struct qn_sampling *p, uint32_t n_vocab, struct qn_err *err) {
+    if (p->n_bad > QN_BAD_MAX) return qn_fail(err, QN_E_RANGE, "bad_words have %u ids, at most %d are taken", (unsigned)p->n_bad, QN_BAD_MAX);
+    for (uint32_t at = 0, n; at < p->n_bad; at += n + 1) {
+        n = p->bad[at];
+        if (n < 1 || n >= p->n_bad - at) return qn_fail(err, QN_E_RANGE, "bad_words: a sequence of %u ids", (unsigned)n);
+        for (uint32_t k = 1; k <= n; k++)
+            if (p->bad[at + k] >= n_vocab) return qn_fail(err, QN_E_RANGE, "bad_words name token %u", (unsigned)p->bad[at + k]);
+    }
+    return 0;
 }
 
 int qn_sampling_check(const struct qn_sampling *p, uint32_t n_vocab, struct qn_err *err) {
@@ -82,11 +87,27 @@ int qn_sampling_check(const struct qn_sampling *p, uint32_t n_vocab, struct qn_e
         {"repetition_penalty", p->repetition_penalty, 0, 2, 1},
         {"frequency_penalty", p->frequency_penalty, -2, 2, 0},
         {"presence_penalty", p->presence_penalty, -2, 2, 0},
+        {"top_n_sigma", p->top_n_sigma, 0, 100, 0},
+        {"typical_p", p->typical_p, 0, 1, 0},
+        {"xtc_probability", p->xtc_probability, 0, 1, 0},
+        {"xtc_threshold", p->xtc_threshold, 0, 1, 0},
+        {"dynatemp_range", p->dynatemp_range, 0, 2, 0},
+        {"dynatemp_exponent", p->dynatemp_exponent, 0, 10, 0},
+        {"mirostat", (float)p->mirostat, 0, 2, 0},
+        {"mirostat_tau", p->mirostat_tau, 0, 100, 0},
+        {"mirostat_eta", p->mirostat_eta, 0, 10, 0},
+        {"dry_multiplier", p->dry_multiplier, 0, 100, 0},
+        {"dry_base", p->dry_base, p->dry_multiplier > 0, 100, 0},
+    };
+    const struct { const char *name; int32_t v; } least0[] = {
+        {"min_keep", p->min_keep}, {"repeat_last_n", p->penalty_window}, {"dry_allowed_length", p->dry_allowed_length}, {"dry_penalty_last_n", p->dry_window},
     };
     for (size_t i = 0; i < sizeof f / sizeof *f; i++)
         if (!((f[i].open ? f[i].v > f[i].lo : f[i].v >= f[i].lo) && f[i].v <= f[i].hi))
             return qn_fail(err, QN_E_RANGE, "%s is %g, must be %s %g and at most %g", f[i].name, (double)f[i].v,
                            f[i].open ? "above" : "at least", (double)f[i].lo, (double)f[i].hi);
+    for (size_t i = 0; i < sizeof least0 / sizeof *least0; i++)
+        if (least0[i].v < 0) return qn_fail(err, QN_E_RANGE, "%s is %d, must be 0 or more", least0[i].name, (int)least0[i].v);
     if (p->top_k < -1) return qn_fail(err, QN_E_RANGE, "top_k is %d, must be -1, 0 or more", (int)p->top_k);
     if (p->n_bias > QN_BIAS_MAX) return qn_fail(err, QN_E_RANGE, "logit_bias has %u entries, at most %d are taken", (unsigned)p->n_bias, QN_BIAS_MAX);
     for (uint32_t i = 0; i < p->n_bias; i++) {
@@ -96,156 +117,13 @@ int qn_sampling_check(const struct qn_sampling *p, uint32_t n_vocab, struct qn_e
             return qn_fail(err, QN_E_RANGE, "logit_bias of token %u is %g, must be at least -100 and at most 100", (unsigned)p->bias[i].id,
                            (double)p->bias[i].add);
     }
-    return 0;
+    return check_bad(p, n_vocab, err);
 }
 
-/* ---- edits ---- */
-
-static void apply_mask(float *x, uint32_t n, const uint32_t *mask) {
-    for (uint32_t i = 0; i < n; i += 32) {
-        uint32_t word = mask[i / 32];
-        if (word == UINT32_MAX) continue;
-        for (uint32_t k = 0; k < 32 && i + k < n; k++)
-            if (!(word >> k & 1)) x[i + k] = -INFINITY;
-    }
-}
-
-/* Repetition divides a positive logit and multiplies a negative one (Keskar et al., CTRL); the other two are OpenAI's. */
-static void apply_penalties(struct qn_sampler *s, const struct qn_sampling *p, float *x, const struct qn_history *h) {
-    int repeats = p->repetition_penalty != 1;
-    uint32_t n = 0;
-    for (size_t i = repeats ? 0 : h->n_prompt; i < h->n; i++) {
-        uint32_t id = (uint32_t)h->tokens[i];
-        if (id >= s->n_vocab) continue;
-        if (s->count[id] == 0) s->touched[n++] = id;
-        s->count[id] = (s->count[id] + (i >= h->n_prompt)) | IN_HISTORY;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t id = s->touched[i], count = s->count[id] & ~IN_HISTORY;
-        s->count[id] = 0;
-        if (repeats) x[id] = x[id] > 0 ? x[id] / p->repetition_penalty : x[id] * p->repetition_penalty;
-        if (count) x[id] -= p->frequency_penalty * (float)count + p->presence_penalty;
-    }
-}
-
-static int has_penalties(const struct qn_sampling *p) {
-    return p->repetition_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0;
-}
-
-static void edit(struct qn_sampler *s, const struct qn_sampling *p, float *x, const struct qn_history *h, const uint32_t *ban,
-                 uint32_t n_ban, const uint32_t *mask) {
-    for (uint32_t i = 0; i < p->n_bias; i++) {
-        uint32_t id = p->bias[i].id;
-        if (id < s->n_vocab) x[id] = p->bias[i].add <= -100 ? -INFINITY : x[id] + p->bias[i].add;
-    }
-    if (mask) apply_mask(x, s->n_vocab, mask);
-    for (uint32_t i = 0; i < n_ban; i++)
-        if (ban[i] < s->n_vocab) x[ban[i]] = -INFINITY;
-    if (h && has_penalties(p)) apply_penalties(s, p, x, h);
-}
-
-/* ---- candidates ---- */
-
-/* Entries not below `least`, in order of id; +inf as the largest float. groups[] must be of this row. */
-static uint32_t gather(struct qn_sampler *s, const float *x, float least) {
-    uint32_t m = 0;
-    if (!(least >= -FLT_MAX)) least = -FLT_MAX;
-    for (uint32_t g = 0; g < QN_VEC_GROUPS(s->n_vocab); g++) {
-        if (!(s->groups[g] >= least)) continue;
-        uint32_t from = g * QN_VEC_GROUP, to = from + QN_VEC_GROUP < s->n_vocab ? from + QN_VEC_GROUP : s->n_vocab;
-        for (uint32_t i = from; i < to; i++) {
-            s->x[m] = x[i] > FLT_MAX ? FLT_MAX : x[i];
-            s->id[m] = i;
-            m += x[i] >= least;
-        }
-    }
-    return m;
-}
-
-static struct qn_cut cut_all(struct qn_sampler *s, const float *w, uint32_t n, double target) {
-    for (uint32_t i = 0; i < n; i++) s->work[i] = i;
-    return qn_sampler_cut(s->x, w, s->work, n, target);
-}
-
-/* A bound that at least k entries are not below, or -inf. */
-static float bound_of_top(struct qn_sampler *s, uint32_t k) {
-    uint32_t n = QN_VEC_GROUPS(s->n_vocab), m = 0;
-    if (k > n) return -INFINITY;
-    for (uint32_t g = 0; g < n; g++)
-        if (s->groups[g] > -INFINITY) s->x[m++] = s->groups[g];
-    if (m < k) return -INFINITY;
-    return cut_all(s, NULL, m, (double)k).x;
-}
-
-/* Logit below which every exp is less than e; the slack covers what rounding may do. */
-static float bound_of_weight(float max, float temperature, double e) {
-    double x = (double)max + (double)temperature * (qn_vec_log(e) - 1e-3) - fabs((double)max) * 1e-6;
-    return x < -(double)FLT_MAX ? -FLT_MAX : (float)x;
-}
-
-static double total_of(const float *w, uint32_t n) {
-    double sum[4] = {0}; /* in four strands, for speed; always the same four */
-    for (uint32_t i = 0; i < n; i++) sum[i % 4] += (double)w[i];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-static uint32_t keep(struct qn_sampler *s, uint32_t n, struct qn_cut c) {
-    uint32_t m = 0;
-    for (uint32_t i = 0; i < n; i++) { /* without a branch: which entries stay cannot be predicted */
-        uint32_t stays = (uint32_t)(s->x[i] > c.x) | ((uint32_t)(s->x[i] == c.x) & (uint32_t)(i <= c.at));
-        s->x[m] = s->x[i];
-        s->w[m] = s->w[i];
-        s->id[m] = s->id[i];
-        m += stays;
-    }
-    return m;
-}
-
-static uint32_t keep_min_p(struct qn_sampler *s, uint32_t n, float min_p) {
-    uint32_t m = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t stays = s->w[i] >= min_p;
-        s->x[m] = s->x[i];
-        s->w[m] = s->w[i];
-        s->id[m] = s->id[i];
-        m += stays;
-    }
-    return m;
-}
-
-/* Only top_p: one pass tells how much weighs above each of a few levels, so that only the entries between two of them
- * need be looked at one by one. An entry whose exp is below (1 - p) / n of the total is never kept: all such together weigh
- * no more than what is cut away. */
-static uint32_t filter_top_p(struct qn_sampler *s, const float *x, float max, float temperature, double p) {
-    double above[QN_VEC_BANDS], total = s->vec->bands(x, s->n_vocab, max, 1 / temperature, above);
-    double target = p * total, least = (1 - p) * total / s->n_vocab;
-    int b = 0;
-    while (b < QN_VEC_BANDS && above[b] < target) b++;
-    double low = b < QN_VEC_BANDS ? (double)qn_vec_bands[b] : least < 1e-30 ? 1e-30 : least;
-    float high = b > 0 ? qn_vec_bands[b - 1] : INFINITY;
-    uint32_t n = gather(s, x, bound_of_weight(max, temperature, low)), m = 0;
-    s->vec->exp(s->x, n, max, 1 / temperature, s->w);
-    for (uint32_t i = 0; i < n; i++) {
-        s->work[m] = i;
-        m += s->w[i] < high;
-    }
-    if (m == 0) return n;
-    return keep(s, n, qn_sampler_cut(s->x, s->w, s->work, m, b > 0 ? target - above[b - 1] : target));
-}
-
-/* Fills x, w, id with what the filters keep, by id; returns how many (>= 1). */
-static uint32_t filter(struct qn_sampler *s, const struct qn_sampling *p, const float *x, float max) {
-    int has_k = p->top_k > 0 && (uint32_t)p->top_k < s->n_vocab, has_p = p->top_p < 1, has_min = p->min_p > 0;
-    float inv_t = 1 / p->temperature;
-    if (!has_k && !has_min) return filter_top_p(s, x, max, p->temperature, (double)p->top_p);
-    float least = has_min ? bound_of_weight(max, p->temperature, (double)p->min_p) : -INFINITY;
-    float least_k = has_k ? bound_of_top(s, (uint32_t)p->top_k) : -INFINITY;
-    uint32_t n = gather(s, x, least > least_k ? least : least_k);
-    s->vec->exp(s->x, n, max, inv_t, s->w);
-    if (has_min) n = keep_min_p(s, n, p->min_p);
-    if (has_k && n > (uint32_t)p->top_k) n = keep(s, n, cut_all(s, NULL, n, (double)p->top_k));
-    if (has_p) n = keep(s, n, cut_all(s, s->w, n, (double)p->top_p * total_of(s->w, n)));
-    return n;
+int qn_sampling_plain(const struct qn_sampling *p) {
+    return p->repetition_penalty == 1 && p->frequency_penalty == 0 && p->presence_penalty == 0 && p->dry_multiplier <= 0 && p->n_bad == 0 &&
+           !p->allowed && p->top_n_sigma <= 0 && !(p->typical_p > 0 && p->typical_p < 1) && p->xtc_probability <= 0 && p->dynatemp_range <= 0 &&
+           p->mirostat == 0 && p->min_keep == 0;
 }
 
 /* ---- the draw ---- */
@@ -288,36 +166,50 @@ static uint32_t greatest(const struct qn_sampler *s, const float *x, float max) 
     return i;
 }
 
-static int has_filter(const struct qn_sampler *s, const struct qn_sampling *p) {
-    return p->min_p > 0 || p->top_p < 1 || (p->top_k > 0 && (uint32_t)p->top_k < s->n_vocab);
+static float chance(const struct qn_sampling *p, uint32_t branch, uint32_t position) {
+    return qn_rng_uniform(p->seed, branch, position, 2);
 }
 
-static int32_t choose(struct qn_sampler *s, const struct qn_sampling *p, const float *x, uint32_t branch, uint32_t position) {
+static float mu_of(const struct qn_sampling *p, const struct qn_history *h) {
+    return h && h->mu ? *h->mu : 2 * p->mirostat_tau;
+}
+
+/* What the token that was drawn taught; `share`: of what it was drawn from. */
+static void learn(const struct qn_sampling *p, const struct qn_history *h, double share) {
+    if (!p->mirostat || !h || !h->mu) return;
+    double surprise = -qn_vec_log(share) / 0.69314718055994530942;
+    *h->mu = (float)((double)*h->mu - (double)p->mirostat_eta * (surprise - (double)p->mirostat_tau));
+}
+
+static int32_t choose(struct qn_sampler *s, const struct qn_sampling *p, const float *x, const struct qn_history *h, uint32_t branch, uint32_t position) {
     float max = s->vec->max(x, s->n_vocab, s->groups);
     if (max == -INFINITY) return -1;
-    if (p->temperature < TEMPERATURE_LEAST) return (int32_t)greatest(s, x, max);
+    float t = qn_sampler_temperature(s, p, x, max);
+    if (t < QN_TEMPERATURE_LEAST) return (int32_t)greatest(s, x, max);
     double u = uniform(p, branch, position);
-    if (!has_filter(s, p)) return (int32_t)draw_whole(s, x, max, p->temperature, u);
-    uint32_t n = filter(s, p, x, max);
-    return (int32_t)s->id[draw_in(s->w, n, u * total_of(s->w, n))];
+    if (!qn_sampler_filters(s, p)) return (int32_t)draw_whole(s, x, max, t, u);
+    uint32_t n = qn_sampler_filter(s, p, x, max, t, chance(p, branch, position), mu_of(p, h));
+    double total = qn_sampler_total(s->w, n);
+    uint32_t i = draw_in(s->w, n, u * total);
+    learn(p, h, (double)s->w[i] / total);
+    return (int32_t)s->id[i];
 }
 
-uint32_t qn_sampler_dist(struct qn_sampler *s, const struct qn_sampling *p, float *logits, const struct qn_history *h,
-                         const uint32_t *ban, uint32_t n_ban, const uint32_t *mask, uint32_t *ids, double *probs) {
-    edit(s, p, logits, h, ban, n_ban, mask);
-    float max = s->vec->max(logits, s->n_vocab, s->groups);
+uint32_t qn_sampler_dist(struct qn_sampler *s, const struct qn_sampling *p, float *logits, const struct qn_history *h, uint32_t branch,
+                         uint32_t position, const uint32_t *ban, uint32_t n_ban, const uint32_t *mask, uint32_t *ids, double *probs) {
+    qn_sampler_edit(s, p, logits, h, ban, n_ban, mask);
+    float max = s->vec->max(logits, s->n_vocab, s->groups), t = 0;
     if (max == -INFINITY) return 0;
     uint32_t n = 1, m = 0;
-    if (p->temperature < TEMPERATURE_LEAST) {
+    if ((t = qn_sampler_temperature(s, p, logits, max)) < QN_TEMPERATURE_LEAST) {
         s->id[0] = greatest(s, logits, max);
         s->w[0] = 1;
-    } else if (has_filter(s, p)) {
-        n = filter(s, p, logits, max);
+    } else if (qn_sampler_filters(s, p)) {
+        n = qn_sampler_filter(s, p, logits, max, t, chance(p, branch, position), mu_of(p, h));
     } else {
-        n = gather(s, logits, -INFINITY);
-        s->vec->exp(s->x, n, max, 1 / p->temperature, s->w);
+        n = qn_sampler_all(s, logits, max, t);
     }
-    double total = total_of(s->w, n);
+    double total = qn_sampler_total(s->w, n);
     for (uint32_t i = 0; i < n; i++) {
         if (!(s->w[i] > 0)) continue;
         ids[m] = s->id[i];
@@ -343,8 +235,8 @@ static float fill_top(struct qn_sampler *s, const float *x, int n_top, struct qn
     *log_sum = qn_vec_log(s->vec->sum_exp(x, s->n_vocab, max, 1, s->chunks));
     uint32_t want = n_top < 0 ? 0 : n_top > QN_LOGPROBS_MAX ? QN_LOGPROBS_MAX : (uint32_t)n_top;
     if (want == 0) return max;
-    uint32_t n = gather(s, x, bound_of_top(s, want));
-    struct qn_cut c = cut_all(s, NULL, n, (double)want);
+    struct qn_cut c;
+    uint32_t n = qn_sampler_best(s, x, want, &c);
     for (uint32_t i = 0; i < n; i++) {
         if (!qn_cut_keeps(c, s->x[i], i)) continue;
         uint32_t k = lp->n_top++; /* insertion: at most 20, and ids ascend, so ties stay in order */
@@ -372,11 +264,11 @@ int32_t qn_sampler_pick(struct qn_sampler *s, const struct qn_sampling *p, float
                         int n_top, struct qn_logprobs *lp) {
     float *x = logits, max = 0;
     double log_sum = 0;
-    int edits = p->n_bias || n_ban || mask || (h && has_penalties(p));
+    int edits = qn_sampler_edits(p, h, n_ban, mask);
     if (lp) max = fill_top(s, logits, n_top, lp, &log_sum);
     if (lp && edits) x = memcpy(s->row, logits, s->n_vocab * sizeof *x);
-    if (edits) edit(s, p, x, h, ban, n_ban, mask);
-    int32_t id = choose(s, p, x, branch, position);
+    if (edits) qn_sampler_edit(s, p, x, h, ban, n_ban, mask);
+    int32_t id = choose(s, p, x, h, branch, position);
     if (lp && id >= 0) fill_chosen(s, logits, (uint32_t)id, max, log_sum, lp);
     return id;
 }

@@ -192,3 +192,16 @@ double qn_vec_log(double v) {
     for (int k = 21; k >= 1; k -= 2) sum = sum * q + 1.0 / k;
     return 2 * s * sum + e * 0.69314718055994530942;
 }
+
+double qn_vec_exp_double(double v) {
+    if (!(v > -700)) return 0;
+    if (v > 700) v = 700;
+    double turns = v * 1.44269504088896340736;
+    int e = (int)(turns < 0 ? turns - 0.5 : turns + 0.5);
+    double r = (v - e * 0x1.62e42fefa3800p-1) - e * 0x1.ef35793c76730p-45, sum = 1; /* ln 2 in two parts; |r| < 0.35 */
+    for (int k = 14; k >= 1; k--) sum = 1 + sum * r / k;
+    uint64_t bits = (uint64_t)(e + 1023) << 52;
+    double scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return sum * scale;
+}

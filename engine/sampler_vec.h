@@ -32,5 +32,7 @@ const struct qn_vec_ops *qn_vec_ops(const char *isa);
 
 /* Natural logarithm of v > 0, within 1e-14, without libm (whose last bit may depend on the machine). */
 double qn_vec_log(double v);
+/* e^v within 2e-15 of itself for -700 < v < 700; 0 below, the value at 700 above. For the same reason. */
+double qn_vec_exp_double(double v);
 
 #endif

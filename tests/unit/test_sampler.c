@@ -64,7 +64,7 @@ static void one_case(FILE *f, const char *head) {
     p.top_k = top_k;
     p.bias = bias;
     for (unsigned k = 0; k < n_history; k++) tokens[k] = (int32_t)((k * k * 31 + seed * 7 + (k % 5) * 3) % n);
-    struct qn_history h = {tokens, n_prompt, n_history};
+    struct qn_history h = {.tokens = tokens, .n_prompt = n_prompt, .n = n_history};
     char line[256];
     uint32_t kept = 0, n_bans = 0, at = 0;
     int done = 0;
@@ -77,7 +77,7 @@ static void one_case(FILE *f, const char *head) {
         else if (sscanf(line, "kept %u %lf", &id, &v) == 2) {
             if (kept == 0) {
                 row(b.x, n, seed);
-                kept = qn_sampler_dist(b.s, &p, b.x, &h, ban, n_bans, NULL, b.ids, b.probs);
+                kept = qn_sampler_dist(b.s, &p, b.x, &h, 0, 0, ban, n_bans, NULL, b.ids, b.probs);
                 if (kept != n_kept) qn_test_fail(__FILE__, __LINE__, "case %u keeps %u, transformers %u", seed, kept, n_kept);
             }
             while (at < kept && b.ids[at] < id) at++;
@@ -124,7 +124,7 @@ static void chi_square(struct bench *b, const struct qn_sampling *p, int draws, 
     float *keep = malloc(b->n * sizeof *keep);
     ASSERT(seen && keep);
     memcpy(keep, b->x, b->n * sizeof *keep);
-    uint32_t m = qn_sampler_dist(b->s, p, b->x, NULL, NULL, 0, NULL, b->ids, b->probs);
+    uint32_t m = qn_sampler_dist(b->s, p, b->x, NULL, 0, 0, NULL, 0, NULL, b->ids, b->probs);
     memcpy(b->x, keep, b->n * sizeof *keep);
     for (int i = 0; i < draws; i++) {
         int32_t id = pick(b, p, (uint32_t)i % 7, (uint32_t)i / 7);
@@ -280,14 +280,14 @@ TEST(sampler, a_mask_or_a_ban_always_holds) {
 TEST(sampler, penalties_count_what_they_say) {
     struct bench b = set_up(100);
     int32_t tokens[] = {1, 1, 2, 3, 4, 4, 4, 5, -1, 100, 1 << 30}; /* prompt: the first three; ids outside are ignored */
-    struct qn_history h = {tokens, 3, 11};
+    struct qn_history h = {.tokens = tokens, .n_prompt = 3, .n = 11};
     struct qn_sampling p = PLAIN;
     p.repetition_penalty = 2;
     p.frequency_penalty = 0.5f;
     p.presence_penalty = 0.25f;
     for (int round = 0; round < 2; round++) { /* the counts are gone after a call */
         for (int i = 0; i < 100; i++) b.x[i] = i == 2 || i == 5 ? -4 : 4;
-        ASSERT_EQ(qn_sampler_dist(b.s, &p, b.x, &h, NULL, 0, NULL, b.ids, b.probs), 100);
+        ASSERT_EQ(qn_sampler_dist(b.s, &p, b.x, &h, 0, 0, NULL, 0, NULL, b.ids, b.probs), 100);
         float want[] = {4, 2, -8, 2 - 0.75f, 2 - 1.75f, -8 - 0.75f, 4};
         for (int i = 0; i < 7; i++) EXPECT(b.x[i] == want[i]);
     }

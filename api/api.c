@@ -285,6 +285,7 @@ void qn_exchange_close(struct qn_exchange *x) {
         return;
     }
     qn_gen_free(x);
+    qn_params_done(&x->params);
     json_decref(x->json);
     qn_buf_done(&x->body);
     qn_buf_done(&x->ignored);

@@ -12,7 +12,12 @@ enum { METADATA_KEYS_MAX = 16, METADATA_KEY_MAX = 64, METADATA_VALUE_MAX = 512, 
 
 static void defaults(struct qn_params *p) {
     memset(p, 0, sizeof *p);
-    p->temperature = p->top_p = p->repetition_penalty = 1;
+    p->temperature = p->top_p = p->repetition_penalty = p->typical_p = p->dynatemp_exponent = 1;
+    p->xtc_threshold = p->mirostat_eta = 0.1;
+    p->mirostat_tau = 5;
+    p->dry_base = 1.75;
+    p->dry_allowed_length = 2;
+    p->repeat_last_n = p->dry_penalty_last_n = -1;
     p->max_completion_tokens = p->max_tokens = p->n_predict = p->max_new_tokens = QN_ABSENT;
     p->seed = p->best_of = p->top_logprobs = QN_ABSENT;
     p->n = 1;
@@ -296,6 +301,7 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
     if (rc == 0) rc = read_stop(p, r);
     if (rc == 0) rc = read_stop_ids(p, b, r);
     if (rc == 0) rc = read_bias(p, b, r);
+    if (rc == 0) rc = qn_params_read_sampling(p, b, r);
     if (rc == 0) rc = check_counts(p, b, r);
     if (rc == 0) rc = check_tools(p, on, r);
     if (rc == 0) rc = check_format(p, r);
@@ -325,19 +331,7 @@ int64_t qn_params_max_tokens(const struct qn_params *p, const char **name) {
 }
 
 void qn_params_job(const struct qn_params *p, struct qn_job *job) {
-    job->sampling = (struct qn_sampling){
-        .temperature = (float)p->temperature,
-        .top_p = (float)p->top_p,
-        .min_p = (float)p->min_p,
-        .top_k = (int32_t)p->top_k,
-        .repetition_penalty = (float)p->repetition_penalty,
-        .frequency_penalty = (float)p->frequency_penalty,
-        .presence_penalty = (float)p->presence_penalty,
-        .bias = p->bias,
-        .n_bias = p->n_bias,
-    };
-    if (job->sampling.top_p <= 0) job->sampling.top_p = 1e-30f; /* a double above 0 that a float cannot hold */
-    if (job->sampling.repetition_penalty <= 0) job->sampling.repetition_penalty = 1e-30f;
+    qn_params_sampling(p, &job->sampling);
     job->n_branches = (int)p->n;
     job->min_tokens = (int)p->min_tokens;
     job->ignore_eos = p->ignore_eos;

@@ -9,6 +9,7 @@
 
 #include "api/error.h"
 #include "api/fields.h"
+#include "engine/breakers.h"
 #include "engine/engine.h"
 
 enum { QN_ON_CHAT = 1, QN_ON_COMPLETIONS = 2, QN_ON_TOKENIZE = 4, QN_ON_DETOKENIZE = 8, QN_ON_TEMPLATE = 16 };
@@ -17,6 +18,9 @@ enum { QN_N_HARD_MAX = 128, QN_PROMPTS_MAX = 128, QN_CHOICES_MAX = 128 };
 struct qn_params {
     struct qn_chars model, user, cache_salt, reasoning_effort;
     double temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
+    double top_n_sigma, typical_p, xtc_probability, xtc_threshold, dynatemp_range, dynatemp_exponent;
+    double mirostat_tau, mirostat_eta, dry_multiplier, dry_base;
+    int64_t mirostat, min_keep, repeat_last_n, dry_allowed_length, dry_penalty_last_n;
     int64_t top_k, max_completion_tokens, max_tokens, n_predict, max_new_tokens; /* absent: QN_ABSENT */
     int64_t min_tokens, n, best_of, seed, top_logprobs, deadline_ms;
     int ignore_eos, skip_special_tokens, cache_prompt, stream, include_usage, continuous_usage;
@@ -25,6 +29,7 @@ struct qn_params {
     int with_pieces, return_token_strs, add_special;                    /* tokenize */
     const json_t *prediction;
     const json_t *messages, *prompt, *content, *tokens, *tools, *tool_choice, *documents, *kwargs, *metadata;
+    const json_t *bad_words_value, *allowed_value, *dry_breakers_value;
     const json_t *stop_value, *stop_ids_value, *bias_value, *logprobs_value, *stream_options, *quern, *response_format;
 
     /* Made from the above. */
@@ -36,6 +41,9 @@ struct qn_params {
     int n_stop_ids;
     struct qn_bias bias[QN_BIAS_MAX];
     uint32_t n_bias;
+    uint32_t *bad, n_bad;           /* as in struct qn_sampling; owned, see qn_params_done */
+    uint32_t *allowed;              /* the same */
+    struct qn_breakers breakers;
 };
 
 #define QN_ABSENT INT64_MIN
@@ -51,6 +59,10 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
                    struct qn_refusal *r);
 /* The output bound that was asked for, or QN_ABSENT. *name: the member that said so. */
 int64_t qn_params_max_tokens(const struct qn_params *p, const char **name);
+void qn_params_done(struct qn_params *p);
+/* request_sampling.c: its part of both. */
+int qn_params_read_sampling(struct qn_params *p, const struct qn_bounds *b, struct qn_refusal *r);
+void qn_params_sampling(const struct qn_params *p, struct qn_sampling *s);
 /* Fills a job's sampling, stops, lists and flags; prompt, max_tokens, seed and callbacks are the caller's. */
 void qn_params_job(const struct qn_params *p, struct qn_job *job);
 /* docs/api-fields.md. */

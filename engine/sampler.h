@@ -92,6 +92,9 @@ int qn_sampling_plain(const struct qn_sampling *p);
 /* Names the first field outside its range in err. n_vocab bounds the bias ids. Returns 0 or QN_E_RANGE. */
 int qn_sampling_check(const struct qn_sampling *p, uint32_t n_vocab, struct qn_err *err);
 
+/* Copies its lists into *mem, to be freed, and points there. The breakers get `piece` of `of`. QN_E_NOMEM. */
+int qn_sampling_own(struct qn_sampling *p, uint32_t n_vocab, const char *(*piece)(const void *of, uint32_t id, size_t *n), const void *of, void **mem);
+
 /* Returns the id. `logits` [n_vocab] may be overwritten. `ban` [n_ban]: ids that may not be chosen now (min_tokens);
  * `mask`: bitmap of allowed ids or NULL (constraints). If `lp`, n_top 0..QN_LOGPROBS_MAX entries are filled from the
  * logits as given. NaN logits count as -inf; if nothing at all can be chosen the result is -1 (a value, not an abort). */

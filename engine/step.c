@@ -151,7 +151,7 @@ static void pick_one(void *arg, int i) {
         float *own = (float *)(uintptr_t)row;
         if (k->copy) own = memcpy(e->sampler_row[s], row, (size_t)e->info.n_vocab * sizeof *row);
         int n_prompt = k->seq->group->spec.n_prompt;
-        struct qn_history h = {.tokens = k->seq->tokens, .n_prompt = (size_t)n_prompt, .n = k->position};
+        struct qn_history h = {.tokens = k->seq->tokens, .n_prompt = (size_t)n_prompt, .n = k->position, .mu = &k->st->branches[k->branch].mu};
         uint32_t n_ban = n_banned(k);
         k->id = qn_sampler_pick(e->samplers[s], &j->sampling, own, &h, (uint32_t)k->branch, k->position, k->st->ban, n_ban, NULL,
                                 j->n_logprobs < 0 ? 0 : j->n_logprobs, j->n_logprobs < 0 ? NULL : &k->lp);
@@ -437,7 +437,7 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
     if (!e->tokens || !e->positions || !e->out_rows || !e->batch_seqs || !e->picks || (e->backend->ops->sample && !e->drawn)) return qn_fail(err, QN_E_NOMEM, "no memory for a step");
     for (int i = 0; i < e->n_samplers; i++) {
         e->sampler_row[i] = malloc((size_t)e->model->desc.n_vocab * sizeof(float));
-        if (!e->sampler_row[i] || qn_sampler_open(&e->samplers[i], e->info.n_vocab) < 0) return qn_fail(err, QN_E_NOMEM, "no memory for the samplers");
+        if (!e->sampler_row[i] || qn_sampler_open(&e->samplers[i], e->info.n_vocab) < 0 || qn_sampler_reserve(e->samplers[i], (size_t)e->info.n_ctx) < 0) return qn_fail(err, QN_E_NOMEM, "no memory for the samplers");
     }
     int rc = warm_up(e, err);
     if (rc == 0) rc = qn_pipeline_open(e, err);

@@ -31,15 +31,12 @@ static size_t round16(size_t n) { return (n + 15) & ~(size_t)15; }
 
 static int copy_lists(struct qn_stream *st, const struct qn_job *job, const uint32_t *ends, int n_ends) {
     size_t n_ban = job->min_tokens > 0 ? (size_t)n_ends + (size_t)job->n_stop_ids : 0;
-    size_t bias = round16(job->sampling.n_bias * sizeof(struct qn_bias)), ids = round16((size_t)job->n_stop_ids * sizeof(uint32_t));
+    size_t ids = round16((size_t)job->n_stop_ids * sizeof(uint32_t));
     size_t ban = round16(n_ban * sizeof(uint32_t)), text = 0;
     for (int i = 0; i < job->n_stops; i++) text += job->stop_n[i] + 1;
-    char *p = calloc(1, bias + ids + ban + text + 1);
+    char *p = calloc(1, ids + ban + text + 1);
     if (!p) return QN_E_NOMEM;
     st->copies = p;
-    if (job->sampling.n_bias) memcpy(p, job->sampling.bias, job->sampling.n_bias * sizeof(struct qn_bias));
-    st->job.sampling.bias = (struct qn_bias *)(void *)p;
-    p += bias;
     if (job->n_stop_ids) memcpy(p, job->stop_ids, (size_t)job->n_stop_ids * sizeof(uint32_t));
     st->job.stop_ids = (uint32_t *)(void *)p;
     p += ids;
@@ -68,6 +65,7 @@ static int make_branches(struct qn_stream *st, size_t piece_max) {
     for (int i = 0; i < st->job.n_branches; i++) {
         st->branches[i].held = bytes + (size_t)i * cap;
         st->branches[i].cap = cap;
+        st->branches[i].mu = 2 * st->job.sampling.mirostat_tau;
     }
     /* Mending can turn one bad byte into three. */
     st->record_max = (uint32_t)(sizeof(struct record) + sizeof(struct qn_logprobs)) + 3 * cap + 64;
@@ -88,6 +86,8 @@ static int make_group(struct qn_stream *st, const struct qn_job *job) {
     return rc;
 }
 
+static const char *piece_of(const void *tok, uint32_t id, size_t *n) { return qn_tokenizer_piece(tok, id, n); }
+
 int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_job *job, const struct qn_tokenizer *tok,
                   const uint32_t *ends, int n_ends, int step_rows, int n_steps) {
     struct qn_stream *st = aligned_alloc(64, (sizeof *st + 63) & ~(size_t)63); /* the ring keeps its ends on lines of their own */
@@ -96,7 +96,9 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     st->engine = e;
     st->job = *job;
     st->job.prompt = NULL;
-    int rc = copy_lists(st, job, ends, n_ends);
+    if (job->sampling.mirostat) st->job.speculate = 0; /* a pick must know what the one before it taught */
+    int rc = qn_sampling_own(&st->job.sampling, qn_tokenizer_n_vocab(tok), piece_of, tok, &st->sampling_lists);
+    if (rc == 0) rc = copy_lists(st, job, ends, n_ends);
     if (rc == 0) rc = make_branches(st, qn_tokenizer_piece_max(tok));
     uint32_t records = (uint32_t)job->n_branches * RECORDS_A_STEP + 1 + (st->job.speculate ? QN_DRAFT_MOST : 0);
     st->step_bytes = records * (st->record_max + RING_UNIT);
@@ -104,7 +106,7 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     size_t ring = 2 * ((size_t)n_steps * st->step_bytes + st->score_bytes);
     if (rc == 0) rc = qn_ring_init(&st->ring, ring > QN_STREAM_BYTES ? ring : QN_STREAM_BYTES);
     if (rc == 0) rc = make_group(st, job);
-    if (rc == 0 && job->speculate && job->n_branches == 1 && job->max_tokens > 1) {
+    if (rc == 0 && st->job.speculate && job->n_branches == 1 && job->max_tokens > 1) {
         st->guess = (struct qn_guesser){.draft = qn_draft_new(job->n_prompt + (size_t)job->max_tokens, job->prediction, job->n_prediction),
                                         .length = GUESS_FIRST, .penalty = REST_FIRST};
         if (!st->guess.draft) rc = QN_E_NOMEM;
@@ -122,6 +124,7 @@ void qn_stream_free(struct qn_stream *st) {
     if (st->branches) free(st->branches[0].held);
     free(st->branches);
     free(st->copies);
+    free(st->sampling_lists);
     free(st);
 }
 

@@ -18,6 +18,7 @@ struct qn_branch {          /* one sequence's text; engine thread */
     uint32_t n_held, cap;
     int n_output;
     int done;
+    float mu;               /* mirostat's state: learnt from picks, which a preemption does not take back */
     int chain;              /* 1: the draft row before this one came true, so the next row's pick counts */
     int n_drafted, n_accepted, n_accepted_before; /* guesses asked for; that came true; in earlier steps */
 };
@@ -34,7 +35,8 @@ enum qn_stream_place { QN_ST_SUBMITTED, QN_ST_SCHEDULED, QN_ST_OUT };
 struct qn_stream {
     struct qn_engine *engine;
     struct qn_job job;      /* its pointers are into `copies` */
-    void *copies;           /* owned: bias, stops, stop ids, ban list */
+    void *copies;           /* owned: stops, stop ids, ban list */
+    void *sampling_lists;   /* owned: what job.sampling points at */
     uint32_t *ban;          /* ids that may not come before min_tokens */
     uint32_t n_ban;
     struct qn_group *group; /* owned; in the scheduler's hands while place is SCHEDULED */

@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define INL static inline __attribute__((always_inline))
-enum { ABREAST = 4 };
+enum { ABREAST = 4, REC_AHEAD = 6 };
 
 struct blk { /* 32 inputs of 16 outputs */
     __m512i w[8];
@@ -184,6 +184,14 @@ INL void prefetch(const uint8_t *p, const int bytes) {
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
 }
 
+/* The record of a full group that comes six blocks later, into L1. When there are many rows, a group's records come from L3,
+ * and by themselves the broadcasts wait for it: 2..6 % of 512 rows. */
+INL void prefetch_rec(const uint8_t *rec, const int g) {
+    if (g < 8) return;
+#pragma GCC unroll 16
+    for (int i = 0; i < g * QN_AREC; i += 64) _mm_prefetch((const char *)rec + REC_AHEAD * g * QN_AREC + i, _MM_HINT_T0);
+}
+
 INL void put(const __m512 *acc, const int n, float *out, size_t stride) {
 #pragma GCC unroll 16
     for (int c = 0; c < n; c++) _mm512_storeu_ps(out + (size_t)c * stride, acc[c]);
@@ -203,6 +211,7 @@ INL void zero(__m512 *acc, const int n) {
         zero(acc, n); \
         for (int s = 0; s < steps; s++, w += bytes, rec += g * QN_AREC) { \
             struct blk b; \
+            prefetch_rec(rec, g); \
             prefetch(qn_tile_ahead(w, next, s, steps, bytes), bytes); \
             open_##f(&b, w); \
             all_cols(&b, rec, g, c0, n, kind, acc); \
@@ -220,6 +229,7 @@ INL void zero(__m512 *acc, const int n) {
             step_##f(&st, w); \
             for (int i = 0; i < 8; i++, rec += g * QN_AREC) { \
                 struct blk b; \
+                prefetch_rec(rec, g); \
                 prefetch(ahead + i * (bytes / 8), bytes / 8); \
                 open_##f(&b, &st, w, i); \
                 all_cols(&b, rec, g, c0, n, kind, acc); \

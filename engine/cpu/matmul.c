@@ -53,10 +53,12 @@ static void linear_tile(const struct product *p, const struct part *part, int ti
     int copy = p->by_row_tail && lanes < QN_LANES;
     if (copy) o = tail, stride = QN_LANES;
     run_tile(p, w, tile, tile + 1 < w->n_tiles || part == &p->part[p->n - 1] ? tile_of(w, tile + 1) : part[1].w->data, r0, g, o, stride);
+    float bias[QN_LANES] = { 0 }; /* a copy, which `o` cannot alias: so the sums are vectors */
+    if (part->bias) memcpy(bias, part->bias + tile * QN_LANES, sizeof bias);
     for (int c = 0; c < g; c++) {
         float *oc = o + (size_t)c * stride;
         if (part->bias)
-            for (int i = 0; i < QN_LANES; i++) oc[i] += part->bias[tile * QN_LANES + i];
+            for (int i = 0; i < QN_LANES; i++) oc[i] += bias[i];
         if (p->by_row_tail) finish_tail(p, oc, lanes);
         if (copy) memcpy(out + (size_t)c * part->stride, oc, (size_t)lanes * sizeof *oc);
     }

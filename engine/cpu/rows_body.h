@@ -138,17 +138,16 @@ static void rows_quant(const float *x, int n_blocks, uint8_t *rec, int g, int c)
         v16 a0 = v_load(x), a1 = v_load(x + 16);
         float most = v_most(v_max(v_abs(a0), v_abs(a1)));
         float id = most > 1e-30f ? 127.0f / most : 0.0f, d = most > 1e-30f ? most / 127.0f : 0.0f;
-        int bad = 0;
-        int8_t *q = (int8_t *)rec + c * 32;
-        int s0 = v_quant(q, v_mul(a0, v_set1(id)), &bad), s1 = v_quant(q + 16, v_mul(a1, v_set1(id)), &bad);
-        if (bad) d = NAN, s0 = s1 = 0;
+        int bad = 0, s[2];
+        v_quant32((int8_t *)rec + c * 32, v_mul(a0, v_set1(id)), v_mul(a1, v_set1(id)), s, &bad);
+        if (bad) d = NAN, s[0] = s[1] = 0;
         float *fs = (float *)(rec + (size_t)g * 32);
         int32_t *is = (int32_t *)(fs + 2 * g);
         fs[c] = d;
-        fs[g + c] = d * (float)(s0 + s1);
-        is[c] = -128 * (s0 + s1);
-        is[g + c] = -128 * s0;
-        is[2 * g + c] = -128 * s1;
+        fs[g + c] = d * (float)(s[0] + s[1]);
+        is[c] = -128 * (s[0] + s[1]);
+        is[g + c] = -128 * s[0];
+        is[2 * g + c] = -128 * s[1];
     }
 }
 

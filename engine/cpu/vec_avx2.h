@@ -124,5 +124,7 @@ V_INL int v_quant(int8_t *p, v16 x, int *bad) {
     u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(u, _mm_shuffle_epi32(u, 0xB1)));
 }
+/* Both halves of a block; sum[] of the first and of the second. */
+V_INL void v_quant32(int8_t *p, v16 a, v16 b, int sum[2], int *bad) { sum[0] = v_quant(p, a, bad), sum[1] = v_quant(p + 16, b, bad); }
 
 #endif

@@ -82,5 +82,17 @@ V_INL int v_quant(int8_t *p, v16 x, int *bad) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(i));
     return _mm512_reduce_add_epi32(i);
 }
+/* Both halves of a block; sum[] of the first and of the second, which vpdpbusd takes from the bytes: where a value does not
+ * fit them, *bad is set or the caller has seen to it. */
+V_INL void v_quant32(int8_t *p, v16 a, v16 b, int sum[2], int *bad) {
+    const __m512i none = _mm512_set1_epi32(INT32_MIN), i = _mm512_cvtps_epi32(a), j = _mm512_cvtps_epi32(b);
+    *bad |= !_kortestz_mask16_u8(_mm512_cmpeq_epi32_mask(i, none), _mm512_cmpeq_epi32_mask(j, none));
+    __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtsepi32_epi8(i)), _mm512_cvtsepi32_epi8(j), 1);
+    _mm256_storeu_si256((__m256i *)p, q);
+    __m256i s = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
+    s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4E));
+    s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xB1));
+    sum[0] = _mm256_cvtsi256_si32(s), sum[1] = _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1));
+}
 
 #endif

@@ -100,5 +100,7 @@ V_INL int v_quant(int8_t *p, v16 x, int *bad) {
     }
     return sum;
 }
+/* Both halves of a block; sum[] of the first and of the second. */
+V_INL void v_quant32(int8_t *p, v16 a, v16 b, int sum[2], int *bad) { sum[0] = v_quant(p, a, bad), sum[1] = v_quant(p + 16, b, bad); }
 
 #endif

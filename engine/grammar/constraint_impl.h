@@ -14,6 +14,12 @@ struct qn_mask { /* of a state */
     int is_list;
 };
 
+struct qn_step { /* a state on the path of a walk, opened for speed */
+    const uint8_t *of;  /* class by byte */
+    const uint32_t *to; /* state by class */
+    qn_cstate state;
+};
+
 struct qn_constraint {
     struct qn_grammar *g;
     struct qn_states states;
@@ -24,7 +30,7 @@ struct qn_constraint {
     struct qn_garena masks;      /* the words; counted in g->used */
     struct qn_mask *mask;        /* [n_masks], state.mask - 1 */
     uint32_t n_masks, masks_cap;
-    uint32_t *path;              /* [depth_max + 1] states along a walk */
+    struct qn_step *path;        /* [depth_max + 1] along a walk */
     struct qn_constraint_counts counts;
 };
 

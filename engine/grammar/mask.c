@@ -1,5 +1,8 @@
-/* Token masks: a walk over the trie of the vocabulary in step with the states, past every subtree whose first byte leads to DEAD. Masks
- * are kept by state: few ids as a list, else as words. */
+/* Token masks: a walk over the trie of the vocabulary in step with the states, past every subtree whose first byte leads to DEAD.
+ *
+ * Most of a vocabulary is plain words, and inside a JSON string or free text each of them may come. Where a state treats all plain
+ * characters alike, and so does every state that follows by them, it is enough to know how many fit: the tokens of up to that
+ * many plain characters are one ready mask, and only the others are walked. Masks are kept by state: few ids as a list, else as words. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,20 +28,67 @@ void qn_mask_drop(struct qn_constraint *c) {
 
 static void set_bit(uint32_t *mask, uint32_t id) { mask[id / 32] |= 1u << (id % 32); }
 
-static void walk(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
-    const struct qn_token_trie *t = c->trie;
-    c->path[0] = s;
-    for (uint32_t i = 0; i < t->n;) {
+/* --- the walk --- */
+
+static void enter_state(struct qn_constraint *c, struct qn_step *at, qn_cstate s) {
+    const struct qn_classes *k = qn_states_classes(&c->states, s);
+    *at = (struct qn_step){.state = s, .of = k ? k->of : NULL, .to = k ? qn_states_row(&c->states, s) : NULL};
+}
+
+static void allow(const struct qn_token_trie *t, uint32_t *mask, uint32_t id) {
+    for (; id != QN_TRIE_NO_TOKEN; id = t->twin[id]) set_bit(mask, id);
+}
+
+static void walk(struct qn_constraint *c, qn_cstate s, const struct qn_trie *t, uint32_t *mask) {
+    struct qn_step *path = c->path;
+    enter_state(c, &path[0], s);
+    for (uint32_t i = 0; i < t->n && !c->g->error;) {
         const struct qn_trie_node *x = &t->node[i];
-        qn_cstate to = qn_states_by_byte(&c->states, c->path[x->depth - 1], x->byte);
+        const struct qn_step *at = &path[x->depth - 1];
+        unsigned cls = at->of[x->byte];
+        qn_cstate to = at->to[cls];
+        if (to == QN_G_UNKNOWN) to = qn_states_by_class(&c->states, at->state, cls);
         if (to == QN_C_DEAD) {
             i = x->skip;
             continue;
         }
-        c->path[x->depth] = to;
-        for (uint32_t id = x->token; id != QN_TRIE_NO_TOKEN; id = t->twin[id]) set_bit(mask, id);
-        i++;
+        if (x->token != QN_TRIE_NO_TOKEN) allow(c->trie, mask, x->token);
+        if (++i < x->skip) enter_state(c, &path[x->depth], to);
     }
+}
+
+/* --- plain characters --- */
+
+/* The state after any plain character; DEAD: none may come; -1: it depends. */
+static int64_t plain_next(struct qn_constraint *c, qn_cstate s) {
+    const struct qn_state *t = qn_state_at(&c->states, s);
+    int any = 0;
+    for (uint32_t i = 0; i < t->n; i++) {
+        enum qn_gplain p = qn_g_plain(c->g, t->item[i].node);
+        if (p == QN_PLAIN_DIFFER) return -1;
+        any |= p == QN_PLAIN_SAME;
+    }
+    return any ? (int64_t)qn_states_by_byte(&c->states, s, QN_PLAIN_ONE) : QN_C_DEAD;
+}
+
+/* How many plain characters may follow s, whichever they are, up to PLAIN_MAX; -1: it depends on them. */
+static int plain_run(struct qn_constraint *c, qn_cstate s) {
+    for (int k = 0; k < QN_TRIE_PLAIN_MAX; k++) {
+        int64_t next = plain_next(c, s);
+        if (next < 0) return -1;
+        if (next == QN_C_DEAD) return k;
+        if (next == s) break;
+        s = (qn_cstate)next;
+    }
+    return QN_TRIE_PLAIN_MAX;
+}
+
+static void add_text(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
+    const struct qn_token_trie *t = c->trie;
+    int run = plain_run(c, s);
+    if (run >= 0) memcpy(mask, t->plain + (size_t)run * t->n_words, t->n_words * sizeof *mask);
+    else memset(mask, 0, t->n_words * sizeof *mask);
+    walk(c, s, run >= 0 ? &t->mixed : &t->all, mask);
 }
 
 static void add_special(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
@@ -90,8 +140,7 @@ uint32_t qn_mask_of(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
         return c->mask[kept - 1].n_allowed;
     }
     int64_t from = qn_clock_ns();
-    memset(mask, 0, words * sizeof *mask);
-    walk(c, s, mask);
+    add_text(c, s, mask);
     add_special(c, s, mask);
     if (c->g->error) { /* a half-made mask is none */
         memset(mask, 0, words * sizeof *mask);

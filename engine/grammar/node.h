@@ -39,6 +39,7 @@ struct qn_gnode_s {
     uint32_t hash;
     uint32_t n;                /* ALT, AND: how many; REPEAT: min; CAT: length of the chain */
     uint32_t a, b;             /* CAT: two nodes; NOT, REPEAT: a node and max; RULE, TOKEN: its number */
+    uint8_t plain;             /* enum qn_gplain */
     const void *more;          /* SET: uint64_t[4]; ALT, AND: uint32_t[n] ascending */
     uint32_t first[QN_FIRSTS]; /* lists, 0: not computed */
     uint32_t *to;              /* row of derivatives by class, or NULL */
@@ -143,6 +144,13 @@ const struct qn_classes *qn_g_classes(struct qn_grammar *g, uint32_t list);
 qn_gnode qn_g_by_byte(struct qn_grammar *g, qn_gnode x, unsigned b);
 /* sym: a RULE or TOKEN node. */
 qn_gnode qn_g_by_symbol(struct qn_grammar *g, qn_gnode x, qn_gnode sym);
+
+/* plain.c. Plain characters are those that hardly any grammar of texts tells apart: letters, digits, blank, most marks, all beyond ASCII.
+ * Does every one of them leave the same of x? */
+enum qn_gplain { QN_PLAIN_UNKNOWN, QN_PLAIN_DIFFER, QN_PLAIN_NONE /* none may come */, QN_PLAIN_SAME };
+enum qn_gplain qn_g_plain(struct qn_grammar *g, qn_gnode x);
+extern const uint64_t qn_plain_ascii[4];
+#define QN_PLAIN_ONE 'a'
 
 /* live.c */
 /* Settles which rules match the empty string, and which match anything. QN_E_DATA: a rule without a body. */

@@ -194,20 +194,22 @@ const struct qn_classes *qn_states_classes(struct qn_states *s, uint32_t state) 
     return t->classes;
 }
 
-uint32_t qn_states_by_class(struct qn_states *s, uint32_t state, unsigned cls) {
-    struct qn_grammar *g = s->g;
+uint32_t *qn_states_row(struct qn_states *s, uint32_t state) {
     const struct qn_classes *c = qn_states_classes(s, state);
     struct qn_state *t = qn_state_at(s, state);
-    if (g->error || !c) return QN_S_DEAD;
-    if (!t->to) {
-        t->to = qn_g_take(g, &g->rows, c->n * sizeof *t->to);
-        if (!t->to) return QN_S_DEAD;
-        memset(t->to, 0xFF, c->n * sizeof *t->to);
-    }
-    if (t->to[cls] != QN_G_UNKNOWN) return t->to[cls];
-    step(s, state, c->some[cls], QN_G_NONE);
+    if (t->to || !c) return t->to;
+    t->to = qn_g_take(s->g, &s->g->rows, c->n * sizeof *t->to);
+    if (t->to) memset(t->to, 0xFF, c->n * sizeof *t->to);
+    return t->to;
+}
+
+uint32_t qn_states_by_class(struct qn_states *s, uint32_t state, unsigned cls) {
+    uint32_t *row = qn_states_row(s, state);
+    if (!row || s->g->error) return QN_S_DEAD;
+    if (row[cls] != QN_G_UNKNOWN) return row[cls];
+    step(s, state, qn_state_at(s, state)->classes->some[cls], QN_G_NONE);
     uint32_t next = close_work(s, 0);
-    return g->error ? QN_S_DEAD : (t->to[cls] = next);
+    return s->g->error ? QN_S_DEAD : (row[cls] = next);
 }
 
 uint32_t qn_states_by_byte(struct qn_states *s, uint32_t state, unsigned b) {

@@ -28,7 +28,6 @@ struct qn_state {
     const struct qn_classes *classes;/* NULL: not asked for yet */
     uint32_t *to;                    /* row by class, QN_G_UNKNOWN: not computed; NULL: no row. Lies in g->rows */
     uint32_t tokens;                 /* list of TOKEN nodes that may come, 0: not computed */
-    uint32_t plain;                  /* mask.c */
     uint32_t mask;                   /* mask.c */
     uint8_t accepts;
 };
@@ -51,6 +50,8 @@ uint32_t qn_states_init(struct qn_states *s, struct qn_grammar *g);
 void qn_states_done(struct qn_states *s);
 /* NULL on failure. */
 const struct qn_classes *qn_states_classes(struct qn_states *s, uint32_t state);
+/* The row of next states, some of them unknown; good until rows are dropped. NULL on failure. */
+uint32_t *qn_states_row(struct qn_states *s, uint32_t state);
 /* The next state by a byte of this class; DEAD also on failure. */
 uint32_t qn_states_by_class(struct qn_states *s, uint32_t state, unsigned cls);
 uint32_t qn_states_by_byte(struct qn_states *s, uint32_t state, unsigned b);

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/utf8.h"
+#include "engine/grammar/node.h"
+
 enum { PIECE_MAX = 4096 }; /* a longer token is never allowed: bounds the depth of a walk */
 
 struct entry {
@@ -48,61 +51,89 @@ static uint32_t collect(struct qn_token_trie *t, struct entry *e, size_t *bytes)
     return n;
 }
 
-static void grow_trie(struct qn_token_trie *t, const struct entry *e, uint32_t n) {
+/* Characters of a piece that is wholly plain, or 0. */
+static uint32_t plain_chars(const struct entry *e) {
+    uint32_t n = 0, rune;
+    for (uint32_t i = 0; i < e->n; n++) {
+        int len = qn_utf8_decode(e->p + i, e->n - i, &rune);
+        if (len == 0 || (rune < 128 && !qn_set_has(qn_plain_ascii, rune))) return 0;
+        i += (uint32_t)len;
+    }
+    return n <= QN_TRIE_PLAIN_MAX ? n : 0;
+}
+
+static void mark_plain(struct qn_token_trie *t, const struct entry *e, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t k = plain_chars(&e[i]);
+        if (k) t->plain[k * t->n_words + e[i].id / 32] |= 1u << (e[i].id % 32);
+    }
+    for (uint32_t k = 1; k <= QN_TRIE_PLAIN_MAX; k++)
+        for (uint32_t w = 0; w < t->n_words; w++) t->plain[k * t->n_words + w] |= t->plain[(k - 1) * t->n_words + w];
+}
+
+/* `mixed`: only what is not plain. Pieces are sorted: those of the same bytes follow each other. */
+static int grow_trie(struct qn_token_trie *t, struct qn_trie *to, const struct entry *e, uint32_t n, size_t bytes, int mixed) {
     uint32_t path[PIECE_MAX + 1], depth = 0; /* nodes of the piece before */
     struct entry last = {0};
+    to->node = malloc((bytes + 1) * sizeof *to->node);
+    if (!to->node) return QN_E_NOMEM;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t k = 0;
+        if (mixed && plain_chars(&e[i])) continue;
         while (k < last.n && k < e[i].n && last.p[k] == e[i].p[k]) k++;
-        if (k == e[i].n) { /* sorted: the same bytes again */
-            t->twin[e[i].id] = t->node[path[k]].token;
-            t->node[path[k]].token = e[i].id;
+        if (k == e[i].n) {
+            t->twin[e[i].id] = to->node[path[k]].token;
+            to->node[path[k]].token = e[i].id;
             continue;
         }
-        for (; depth > k; depth--) t->node[path[depth]].skip = t->n;
-        for (; depth < e[i].n; path[depth] = t->n++) {
-            t->node[t->n] = (struct qn_trie_node){.token = QN_TRIE_NO_TOKEN, .byte = (uint8_t)e[i].p[depth], .depth = (uint16_t)(depth + 1)};
-            depth++;
+        for (; depth > k; depth--) to->node[path[depth]].skip = to->n;
+        while (depth < e[i].n) {
+            to->node[to->n] = (struct qn_trie_node){.token = QN_TRIE_NO_TOKEN, .byte = (uint8_t)e[i].p[depth], .depth = (uint16_t)(depth + 1)};
+            path[++depth] = to->n++;
         }
-        t->node[path[depth]].token = e[i].id;
+        to->node[path[depth]].token = e[i].id;
         if (depth > t->depth_max) t->depth_max = depth;
         last = e[i];
     }
-    for (; depth > 0; depth--) t->node[path[depth]].skip = t->n;
+    for (; depth > 0; depth--) to->node[path[depth]].skip = to->n;
+    struct qn_trie_node *fit = realloc(to->node, ((size_t)to->n + 1) * sizeof *fit);
+    if (fit) to->node = fit;
+    return 0;
+}
+
+static int make(struct qn_token_trie *t, struct entry *e) {
+    size_t bytes;
+    t->twin = malloc(((size_t)t->n_vocab + 1) * sizeof *t->twin);
+    t->ends = malloc(((size_t)t->n_vocab + 1) * sizeof *t->ends);
+    t->plain = calloc((size_t)t->n_words * (QN_TRIE_PLAIN_MAX + 1) + 1, sizeof *t->plain);
+    if (!t->twin || !t->ends || !t->plain) return QN_E_NOMEM;
+    memset(t->twin, 0xFF, t->n_vocab * sizeof *t->twin);
+    uint32_t n = collect(t, e, &bytes);
+    mark_plain(t, e, n);
+    int rc = grow_trie(t, &t->mixed, e, n, bytes, 1);
+    return rc < 0 ? rc : grow_trie(t, &t->all, e, n, bytes, 0);
 }
 
 int qn_token_trie_open(struct qn_token_trie **out, const struct qn_tokenizer *tok, struct qn_err *err) {
     uint32_t n = qn_tokenizer_n_vocab(tok);
-    size_t bytes = 0;
     struct qn_token_trie *t = calloc(1, sizeof *t);
     struct entry *e = calloc((size_t)n + 1, sizeof *e);
-    if (t && e) {
-        t->tok = tok;
-        t->n_vocab = n;
-        t->twin = malloc(((size_t)n + 1) * sizeof *t->twin);
-        t->ends = malloc(((size_t)n + 1) * sizeof *t->ends);
-    }
-    if (t && e && t->twin && t->ends) {
-        memset(t->twin, 0xFF, n * sizeof *t->twin);
-        n = collect(t, e, &bytes);
-        t->node = malloc((bytes + 1) * sizeof *t->node);
-    }
-    if (!t || !t->node) {
-        free(e);
-        qn_token_trie_close(t);
-        return qn_fail(err, QN_E_NOMEM, "vocabulary trie: no memory");
-    }
-    grow_trie(t, e, n);
+    if (t) *t = (struct qn_token_trie){.tok = tok, .n_vocab = n, .n_words = (n + 31) / 32};
+    int rc = t && e ? make(t, e) : QN_E_NOMEM;
     free(e);
-    struct qn_trie_node *fit = realloc(t->node, ((size_t)t->n + 1) * sizeof *fit);
-    if (fit) t->node = fit;
+    if (rc < 0) {
+        qn_token_trie_close(t);
+        return qn_fail(err, rc, "vocabulary trie: no memory");
+    }
     *out = t;
     return 0;
 }
 
 void qn_token_trie_close(struct qn_token_trie *t) {
     if (!t) return;
-    free(t->node);
+    free(t->all.node);
+    free(t->mixed.node);
+    free(t->plain);
     free(t->twin);
     free(t->ends);
     free(t);

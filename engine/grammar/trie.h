@@ -16,10 +16,18 @@ struct qn_trie_node {
     uint8_t byte;
 };
 
+struct qn_trie {
+    struct qn_trie_node *node; /* [n] */
+    uint32_t n;
+};
+
+enum { QN_TRIE_PLAIN_MAX = 32 }; /* characters; longer tokens are not counted as plain */
+
 struct qn_token_trie {
     const struct qn_tokenizer *tok;
-    uint32_t n_vocab, n, depth_max;
-    struct qn_trie_node *node; /* [n] */
+    uint32_t n_vocab, n_words, depth_max;
+    struct qn_trie all, mixed; /* all tokens of text; those that are not wholly plain characters (qn_plain_ascii, node.h) */
+    uint32_t *plain;           /* [PLAIN_MAX + 1][n_words] masks of the others with up to that many characters */
     uint32_t *twin;            /* [n_vocab] the next token of the same bytes, or QN_TRIE_NO_TOKEN */
     uint32_t *ends;            /* [n_ends] tokens that end generation */
     uint32_t n_ends;

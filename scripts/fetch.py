@@ -20,7 +20,12 @@ import urllib.error, urllib.parse, urllib.request, zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.environ.get("QUERN_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "quern")
-VECTORS = ("llama-cpp-python", "0.3.36", 76589250, "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e")
+# Source packages that hold vectors: what of them, from which folder, goes to vectors/NAME-version.
+VECTORS = (
+    ("llama.cpp", "llama-cpp-python", "0.3.36", 76589250, "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+     "vendor/llama.cpp/", ("models/", "grammars/", "tests/test-grammar-integration.cpp")),
+    ("json-schema", "jsonschema", "4.26.0", 366583, "0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326", "json/", ("tests/",)),
+)
 # NVIDIA's compiler in packages of its own (no driver, no libraries but the runtime); nvdisasm reads what the others write.
 CUDA_VERSION = "13.0.88"
 CUDA = (
@@ -354,44 +359,43 @@ def fetch_model(what, yes):
 
 # ---- vectors ----------------------------------------------------------------------------------------------------------
 
-VECTOR_PARTS = ("models/", "grammars/", "tests/test-grammar-integration.cpp")
-
-
 def fetch_vectors():
-    """Of the llama-cpp-python source package: the vocabularies with .inp/.out pairs, the chat templates, and llama.cpp's grammars with
-    the texts that they take and refuse."""
-    package, version, size, sha = VECTORS
-    final = os.path.join(CACHE, "vectors", f"llama.cpp-{version}")
-    models = os.path.join(final, "models")
-    there = lambda: all(os.path.exists(os.path.join(final, p)) for p in VECTOR_PARTS)
+    """llama.cpp's vocabularies with .inp/.out pairs, its chat templates, its grammars with the texts that they take and refuse; and the
+    official JSON-Schema-Test-Suite, which jsonschema carries."""
+    for v in VECTORS:
+        fetch_parts(*v)
+    return os.path.join(CACHE, "vectors", f"{VECTORS[0][0]}-{VECTORS[0][2]}", "models")
+
+
+def fetch_parts(name, package, version, size, sha, folder, parts):
+    final = os.path.join(CACHE, "vectors", f"{name}-{version}")
+    there = lambda: all(os.path.exists(os.path.join(final, p)) for p in parts)  # noqa: E731
     if there():
-        return models
+        return
     with lock(final):
         if there():
-            return models
+            return
         archive = final + ".tar.gz"
         url, _ = find_file(package, version, sdist=True)
-        download(url, archive, "reference vocabularies and templates", size=size, sha256=sha)
+        download(url, archive, f"reference vectors of {name}", size=size, sha256=sha)
         half = final + ".partial"
         shutil.rmtree(half, ignore_errors=True)
-        prefix = f"llama_cpp_python-{version}/vendor/llama.cpp/"
+        prefix = f"{package.replace('-', '_')}-{version}/{folder}"
         with tarfile.open(archive) as tar:
             for m in tar:
                 rest = m.name[len(prefix):]
-                if not m.name.startswith(prefix) or not rest.startswith(VECTOR_PARTS) or not m.isfile() or ".." in rest.split("/"):
+                if not m.name.startswith(prefix) or not rest.startswith(parts) or not m.isfile() or ".." in rest.split("/"):
                     continue
                 path = os.path.join(half, rest)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "wb") as f:
                     shutil.copyfileobj(tar.extractfile(m), f, PIECE)
         os.makedirs(final, exist_ok=True)
-        for part in VECTOR_PARTS:  # what an older call brought stays
-            part = part.split("/")[0]
+        for part in {p.split("/")[0] for p in parts}:  # what an older call brought stays
             if not os.path.exists(os.path.join(final, part)):
                 os.rename(os.path.join(half, part), os.path.join(final, part))
         shutil.rmtree(half)
         os.unlink(archive)
-    return models
 
 
 # ---- the CUDA compiler ------------------------------------------------------------------------------------------------

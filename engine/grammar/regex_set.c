@@ -117,6 +117,7 @@ static const struct {
     {"L", "Letter", QN_SET_L}, {"M", "Mark", QN_SET_M}, {"N", "Number", QN_SET_N}, {"P", "Punctuation", QN_SET_P}, {"S", "Symbol", QN_SET_S},
     {"Z", "Separator", QN_SET(QN_ZS) | QN_SET(QN_ZL) | QN_SET(QN_ZP)},
     {"C", "Other", QN_SET(QN_CC) | QN_SET(QN_CF) | QN_SET(QN_CO) | QN_SET(QN_CS) | QN_SET(QN_CN)},
+    {"digit", "Nd", QN_SET(QN_ND)}, {"punct", "P", QN_SET_P}, {"cntrl", "Cc", QN_SET(QN_CC)}, /* names in their own right */
     {"LC", "Cased_Letter", QN_SET(QN_LU) | QN_SET(QN_LL) | QN_SET(QN_LT)}, {"L&", "Cased_Letter", QN_SET(QN_LU) | QN_SET(QN_LL) | QN_SET(QN_LT)},
     {"Lu", "Uppercase_Letter", QN_SET(QN_LU)}, {"Ll", "Lowercase_Letter", QN_SET(QN_LL)}, {"Lt", "Titlecase_Letter", QN_SET(QN_LT)},
     {"Lm", "Modifier_Letter", QN_SET(QN_LM)}, {"Lo", "Other_Letter", QN_SET(QN_LO)}, {"Mn", "Nonspacing_Mark", QN_SET(QN_MN)},

@@ -41,7 +41,8 @@ static int add_bad(struct qn_params *p, const struct qn_ids *ids) {
     return 0;
 }
 
-/* As vLLM: the word as it is, and with a space before it when that is as many tokens and begins with another one. */
+/* The word as it is, and with a space before it: inside a line it comes as other tokens. (vLLM takes the second only when it is as
+ * many, and so lets words through.) */
 static int add_bad_word(struct qn_params *p, const json_t *v, const struct qn_bounds *b, struct qn_ids *bare, struct qn_ids *spaced, struct qn_buf *text) {
     const char *word = json_string_value(v);
     size_t n = json_string_length(v);
@@ -54,7 +55,7 @@ static int add_bad_word(struct qn_params *p, const json_t *v, const struct qn_bo
     int rc = encode(b, word, n, bare);
     if (rc == 0) rc = encode(b, text->p, text->n, spaced);
     if (rc == 0) rc = add_bad(p, bare);
-    if (rc == 0 && spaced->n == bare->n && spaced->v[0] != bare->v[0]) rc = add_bad(p, spaced);
+    if (rc == 0 && (spaced->n != bare->n || memcmp(spaced->v, bare->v, bare->n * sizeof *bare->v))) rc = add_bad(p, spaced);
     return rc < 0 ? rc : 1;
 }
 

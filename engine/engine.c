@@ -197,6 +197,15 @@ static int check_lists(const struct qn_engine *e, const struct qn_job *j, struct
     return 0;
 }
 
+static int check_ends(const struct qn_job *j, struct qn_err *err) {
+    const struct qn_repetition *r = &j->repetition;
+    if (j->n_stop_regex < 0 || j->n_stop_regex > QN_STOP_REGEX_MAX) return qn_fail(err, QN_E_RANGE, "stop_regex: at most %d", QN_STOP_REGEX_MAX);
+    if (r->max_size == 0) return 0;
+    if (r->min_size < 1 || r->max_size < r->min_size || r->max_size > QN_REPETITION_MAX || r->min_count < 2 || r->min_count > QN_REPETITION_MAX)
+        return qn_fail(err, QN_E_RANGE, "repetition_detection: sizes of 1..%d, a count of 2..%d", QN_REPETITION_MAX, QN_REPETITION_MAX);
+    return 0;
+}
+
 static int check_job(const struct qn_engine *e, const struct qn_job *j, struct qn_err *err) {
     int n_ctx = e->info.n_ctx;
     if (j->n_prompt < 1) return qn_fail(err, QN_E_RANGE, "the prompt is empty");
@@ -210,7 +219,8 @@ static int check_job(const struct qn_engine *e, const struct qn_job *j, struct q
         return qn_fail(err, QN_E_RANGE, "logprobs: 0..%d", QN_LOGPROBS_MAX);
     if (j->priority_class < 0 || j->priority_class >= QN_CLASSES) return qn_fail(err, QN_E_RANGE, "class: 0..%d", QN_CLASSES - 1);
     if (j->min_tokens < 0 || j->min_tokens > j->max_tokens) return qn_fail(err, QN_E_RANGE, "min_tokens: 0..max_tokens");
-    int rc = check_lists(e, j, err);
+    int rc = check_ends(j, err);
+    if (rc == 0) rc = check_lists(e, j, err);
     return rc < 0 ? rc : qn_sampling_check(&j->sampling, e->info.n_vocab, err);
 }
 

@@ -16,7 +16,7 @@
 #include "engine/sampler.h"
 #include "engine/tokenizer.h"
 
-enum { QN_STOPS_MAX = 16, QN_STOP_BYTES_MAX = 1024, QN_STREAM_BYTES = 64 * 1024, QN_SHOWN_MAX = 32 };
+enum { QN_STOPS_MAX = 16, QN_STOP_REGEX_MAX = 4, QN_REPETITION_MAX = 256, QN_STOP_BYTES_MAX = 1024, QN_STREAM_BYTES = 64 * 1024, QN_SHOWN_MAX = 32 };
 
 struct qn_engine;
 struct qn_stream;
@@ -62,6 +62,12 @@ struct qn_thinking {
     size_t n_hand_in;
 };
 
+/* A branch ends when its last tokens are min_count times the same run of min_size..max_size tokens. */
+struct qn_repetition {
+    int min_size, max_size; /* 1..QN_REPETITION_MAX; max_size 0: off */
+    int min_count;          /* 2..QN_REPETITION_MAX */
+};
+
 struct qn_job {             /* everything is copied by submit unless said */
     const uint32_t *prompt; /* n_prompt >= 1 ids < n_vocab */
     size_t n_prompt;
@@ -75,6 +81,11 @@ struct qn_job {             /* everything is copied by submit unless said */
     int n_stops;
     const uint32_t *stop_ids;
     int n_stop_ids;         /* <= QN_STOP_IDS_MAX */
+    int keep_stop;          /* 1: the stop string, or the stop token's text, is part of the answer */
+    struct qn_constraint *stop_regex[QN_STOP_REGEX_MAX]; /* without masks; made to search; a reference is taken. Text that a match ends
+                             * is kept, what follows it is not */
+    int n_stop_regex;
+    struct qn_repetition repetition;
     int hide_special;       /* 1: control tokens yield no text (skip_special_tokens) */
     int n_logprobs;         /* -1: none; 0..20 */
     int prompt_logprobs;    /* -1: none; 0..20: one PROMPT record for each prompt token */
@@ -101,7 +112,7 @@ enum qn_event_kind {
     QN_EV_FAILED,           /* the request ended with `code`; nothing follows */
 };
 
-enum qn_finish { QN_FINISH_STOP /* EOS or a stop id */, QN_FINISH_STOP_STRING, QN_FINISH_LENGTH };
+enum qn_finish { QN_FINISH_STOP /* EOS or a stop id */, QN_FINISH_STOP_STRING, QN_FINISH_LENGTH, QN_FINISH_STOP_REGEX, QN_FINISH_REPETITION };
 
 struct qn_event {           /* pointers are valid until the next call for the same stream */
     enum qn_event_kind kind;
@@ -111,7 +122,7 @@ struct qn_event {           /* pointers are valid until the next call for the sa
     size_t n_text;
     const struct qn_logprobs *lp; /* NULL: not asked for */
     enum qn_finish reason;
-    int stop_index;         /* STOP_STRING: which of job.stop; else -1 */
+    int stop_index;         /* STOP_STRING: which of job.stop; STOP_REGEX: which of those; else -1 */
     int n_cached, n_prompt; /* STARTED */
     int n_output;           /* FINISHED: tokens sampled by this branch, the ending one included */
     int n_thinking;         /* FINISHED: tokens of the thinking, its marks included */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "engine/base/utf8.h"
+#include "engine/ends.h"
 
 struct record {
     uint32_t kind, branch, id, n_text;
@@ -66,6 +67,7 @@ static int make_branches(struct qn_stream *st, size_t piece_max) {
         st->branches[i].held = bytes + (size_t)i * cap;
         st->branches[i].cap = cap;
         st->branches[i].mu = 2 * st->job.sampling.mirostat_tau;
+        for (int k = 0; k < st->job.n_stop_regex; k++) st->branches[i].regex[k] = qn_constraint_start(st->job.stop_regex[k]);
     }
     /* Mending can turn one bad byte into three. */
     st->record_max = (uint32_t)(sizeof(struct record) + sizeof(struct qn_logprobs)) + 3 * cap + 64;
@@ -96,6 +98,7 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     st->engine = e;
     st->job = *job;
     st->job.prompt = NULL;
+    for (int i = 0; i < job->n_stop_regex; i++) qn_constraint_ref(job->stop_regex[i]);
     if (job->sampling.mirostat) st->job.speculate = 0; /* a pick must know what the one before it taught */
     int rc = qn_sampling_own(&st->job.sampling, qn_tokenizer_n_vocab(tok), piece_of, tok, &st->sampling_lists);
     if (rc == 0) rc = copy_lists(st, job, ends, n_ends);
@@ -123,6 +126,7 @@ void qn_stream_free(struct qn_stream *st) {
     qn_ring_done(&st->ring);
     if (st->branches) free(st->branches[0].held);
     free(st->branches);
+    for (int i = 0; i < st->job.n_stop_regex; i++) qn_constraint_unref(st->job.stop_regex[i]);
     free(st->copies);
     free(st->sampling_lists);
     free(st);
@@ -217,35 +221,59 @@ static void put_finished(struct qn_stream *st, int branch, enum qn_finish reason
     b->done = 1;
 }
 
+/* The last record of text, and the end. Returns the reason. */
+static int end_with(struct qn_stream *st, struct record r, const struct qn_logprobs *lp, uint32_t n_text, enum qn_finish reason, int index) {
+    put(st, r, lp, st->branches[r.branch].held, n_text);
+    put_finished(st, (int)r.branch, reason, index, 0, "", 0);
+    return (int)reason;
+}
+
+/* The token's text joins what is held; returns how many bytes. */
+static uint32_t hold(struct qn_branch *b, const struct qn_job *j, uint32_t id, const struct qn_tokenizer *tok) {
+    size_t n_piece = 0;
+    const char *piece = qn_tokenizer_piece(tok, id, &n_piece);
+    enum qn_token_kind kind = qn_tokenizer_kind(tok, id);
+    if (j->hide_special && (kind == QN_TOKEN_CONTROL || kind == QN_TOKEN_UNKNOWN || kind == QN_TOKEN_UNUSED)) return 0;
+    if (n_piece > b->cap - b->n_held) n_piece = b->cap - b->n_held;
+    memcpy(b->held + b->n_held, piece, n_piece);
+    b->n_held += (uint32_t)n_piece;
+    return (uint32_t)n_piece;
+}
+
+/* A match before min_tokens is none: the search begins anew. */
+static int find_regex(const struct qn_stream *st, struct qn_branch *b, uint32_t n_new, uint32_t *at) {
+    const struct qn_job *j = &st->job;
+    size_t used = 0;
+    int i = qn_ends_regex(j->stop_regex, j->n_stop_regex, b->regex, b->held + b->n_held - n_new, n_new, &used);
+    *at = b->n_held - n_new + (uint32_t)used;
+    if (i < 0 || b->n_output > j->min_tokens) return i;
+    for (int k = 0; k < j->n_stop_regex; k++) b->regex[k] = qn_constraint_start(j->stop_regex[k]);
+    return -1;
+}
+
+static int repeats(const struct qn_stream *st, int branch, uint32_t id) {
+    const struct qn_branch *b = &st->branches[branch];
+    if (!st->job.repetition.max_size || b->n_output <= st->job.min_tokens) return 0;
+    return qn_ends_repeat(&st->job.repetition, st->group->seqs[branch].tokens + st->group->spec.n_prompt, (size_t)b->n_output - 1, (int32_t)id);
+}
+
 int qn_stream_token(struct qn_stream *st, int branch, uint32_t id, const struct qn_logprobs *lp, const struct qn_tokenizer *tok) {
     struct qn_branch *b = &st->branches[branch];
     const struct qn_job *j = &st->job;
     int n_out = ++b->n_output;
     struct record r = {.kind = QN_EV_TOKEN, .branch = (uint32_t)branch, .id = id, .stop_index = -1};
     if (is_stop_id(j, id) || (!j->ignore_eos && qn_tokenizer_ends(tok, id))) {
+        if (j->keep_stop) hold(b, j, id, tok);
         put(st, r, lp, "", 0);
         put_finished(st, branch, QN_FINISH_STOP, -1, id, b->held, b->n_held);
         return QN_FINISH_STOP;
     }
-    size_t n_piece = 0;
-    const char *piece = qn_tokenizer_piece(tok, id, &n_piece);
-    enum qn_token_kind kind = qn_tokenizer_kind(tok, id);
-    if (j->hide_special && (kind == QN_TOKEN_CONTROL || kind == QN_TOKEN_UNKNOWN || kind == QN_TOKEN_UNUSED)) n_piece = 0;
-    if (n_piece > b->cap - b->n_held) n_piece = b->cap - b->n_held;
-    memcpy(b->held + b->n_held, piece, n_piece);
-    b->n_held += (uint32_t)n_piece;
-    uint32_t at = 0;
-    int stop = n_out > j->min_tokens ? find_stop(st, b, (uint32_t)n_piece, &at) : -1;
-    if (stop >= 0) {
-        put(st, r, lp, b->held, at);
-        put_finished(st, branch, QN_FINISH_STOP_STRING, stop, 0, "", 0);
-        return QN_FINISH_STOP_STRING;
-    }
-    if (n_out >= j->max_tokens) {
-        put(st, r, lp, b->held, b->n_held);
-        put_finished(st, branch, QN_FINISH_LENGTH, -1, 0, "", 0);
-        return QN_FINISH_LENGTH;
-    }
+    uint32_t n_piece = hold(b, j, id, tok), at = 0;
+    int stop = n_out > j->min_tokens ? find_stop(st, b, n_piece, &at) : -1;
+    if (stop >= 0) return end_with(st, r, lp, at + (j->keep_stop ? (uint32_t)j->stop_n[stop] : 0), QN_FINISH_STOP_STRING, stop);
+    if (j->n_stop_regex && (stop = find_regex(st, b, n_piece, &at)) >= 0) return end_with(st, r, lp, at, QN_FINISH_STOP_REGEX, stop);
+    if (n_out >= j->max_tokens) return end_with(st, r, lp, b->n_held, QN_FINISH_LENGTH, -1);
+    if (repeats(st, branch, id)) return end_with(st, r, lp, b->n_held, QN_FINISH_REPETITION, -1);
     uint32_t send = b->n_held - hold_for_stops(st, b);
     if (send == b->n_held) send = (uint32_t)qn_utf8_whole(b->held, send);
     put(st, r, lp, b->held, send);

@@ -18,6 +18,7 @@ struct qn_branch {          /* one sequence's text; engine thread */
     uint32_t n_held, cap;
     int n_output;
     int done;
+    qn_cstate regex[QN_STOP_REGEX_MAX];
     float mu;               /* mirostat's state: learnt from picks, which a preemption does not take back */
     int chain;              /* 1: the draft row before this one came true, so the next row's pick counts */
     int n_drafted, n_accepted, n_accepted_before; /* guesses asked for; that came true; in earlier steps */

@@ -251,77 +251,6 @@ TEST_SLOW(backend, draws_are_the_hosts_draws, 60) {
     forcing_close(&s);
 }
 
-/* --- draws that feed the next step ---------------------------------------------------------------------------------- */
-
-/* As decode(), but step t + 1 is handed over before what step t drew is read: its tokens are stand-ins, and its sequences lie in another
- * order than the picks that they stand for. `after`, if given, is asked when both are handed over. */
-static void decode_late(struct forcing *s, int n_seqs, int steps, int32_t *out, void (*after)(struct qn_cuda *c, int t)) {
-    static int32_t blocks[CHUNK][2];
-    static struct qn_sampling greedy = {.top_p = 1, .repetition_penalty = 1};
-    struct qn_backend_pick picks[2][OUT];
-    int32_t token[OUT], pos[OUT], rows[OUT];
-    struct qn_batch_seq seqs[OUT];
-    for (int i = 0; i < n_seqs; i++) blocks[i][0] = i % BLOCKS;
-    for (int t = 0; t <= steps; t++) {
-        for (int r = 0; r < n_seqs && t < steps; r++) { /* row r is sequence (r + t) % n_seqs, so what pick r + 1 of the step before drew */
-            int q = (r + t) % n_seqs;
-            seqs[r] = (struct qn_batch_seq){.row0 = r, .n_rows = 1, .n_ctx = t + 1, .blocks = blocks[q]};
-            token[r] = t ? -1 - (r + 1) % n_seqs : (q * 31 + 7) % s->m->desc.n_vocab, pos[r] = t, rows[r] = r;
-            picks[t % 2][r] = (struct qn_backend_pick){.row = r, .given = -1, .sampling = &greedy, .position = (uint32_t)t + 1};
-        }
-        struct qn_batch b = {.n_rows = n_seqs, .n_seqs = n_seqs, .token = token, .pos = pos, .seqs = seqs, .n_out = n_seqs, .out_row = rows};
-        if (t < steps) qn_forward_step(s->f, &b);
-        if (t < steps) ASSERT_EQ(qn_forward_draw_late(s->f, rows, n_seqs, s->m->desc.n_vocab, picks[t % 2], n_seqs), 1);
-        if (t == 0) continue;
-        if (after && t < steps) after(qn_cuda_of(s->b), t);
-        s->b->ops->read_late(s->b, picks[(t - 1) % 2], n_seqs);
-        for (int r = 0; r < n_seqs; r++) out[(t - 1) * n_seqs + (r + t - 1) % n_seqs] = picks[(t - 1) % 2][r].id;
-    }
-}
-
-TEST_SLOW(backend, what_a_step_drew_feeds_the_next_one, 60) {
-    static const int sizes[] = {1, 3, 9, 30};
-    enum { STEPS = 6 };
-    int32_t want[STEPS * OUT], got[STEPS * OUT];
-    struct forcing s = open_setup(tiny("qwen3"), CARD);
-    for (int i = 0; i < 4; i++)
-        for (int direct = 0; direct < 2; direct++) {
-            qn_cuda_of(s.b)->no_graphs = direct;
-            decode(&s, sizes[i], STEPS, want);
-            decode_late(&s, sizes[i], STEPS, got, NULL);
-            EXPECT_MEM(got, (size_t)(STEPS * sizes[i]) * sizeof *got, want, (size_t)(STEPS * sizes[i]) * sizeof *want);
-        }
-    forcing_close(&s);
-}
-
-/* A step without draws is waited for too; one with a pick that is the host's is not begun; a card that failed draws nothing. */
-TEST(backend, late_draws_know_their_limits) {
-    static struct qn_sampling greedy = {.top_p = 1, .repetition_penalty = 1}, penal = {.top_p = 1, .repetition_penalty = 1, .presence_penalty = 1};
-    int32_t token = 5, zero = 0, block = 0;
-    struct forcing s = open_setup(tiny("llama"), CARD);
-    struct qn_cuda *c = qn_cuda_of(s.b);
-    struct qn_batch_seq seq = {.n_rows = 1, .n_ctx = 1, .blocks = &block};
-    struct qn_batch b = {.n_rows = 1, .n_seqs = 1, .token = &token, .pos = &zero, .seqs = &seq, .n_out = 1, .out_row = &zero};
-    struct qn_backend_pick p = {.given = -1, .sampling = &greedy, .position = 1, .id = -7};
-    qn_forward_step(s.f, &b);
-    EXPECT_EQ(qn_forward_draw_late(s.f, NULL, 0, 288, NULL, 0), 1);
-    s.b->ops->read_late(s.b, NULL, 0);
-    p.sampling = &penal;
-    EXPECT_EQ(qn_forward_draw_late(s.f, &zero, 1, 288, &p, 1), 0);
-    EXPECT(c->n_drawn == 1 && c->n_read == 1);
-    p.sampling = &greedy;
-    EXPECT_EQ(qn_forward_draw_late(s.f, &zero, 1, 288, &p, 1), 1);
-    s.b->ops->read_late(s.b, &p, 1);
-    EXPECT(p.id >= 0 && p.id < 288);
-    EXPECT_EQ(qn_forward_draw_late(s.f, &zero, 1, 288, &p, 1), 1);
-    c->lost = "it fell off the bus";
-    s.b->ops->read_late(s.b, &p, 1);
-    EXPECT_EQ(p.id, -1);
-    EXPECT_EQ(qn_forward_draw_late(s.f, &zero, 1, 288, &p, 1), 0);
-    c->lost = NULL;
-    forcing_close(&s);
-}
-
 /* --- streams in other orders -------------------------------------------------------------------------------------- */
 
 #ifdef QN_CUDA_EMU
@@ -342,33 +271,9 @@ TEST_SLOW(backend, the_order_of_streams_does_not_matter, 60) {
         s = open_setup(tiny("qwen3"), CARD);
         decode(&s, 9, 4, lazy);
         EXPECT_MEM(lazy, sizeof lazy, eager, sizeof eager);
-        decode_late(&s, 9, 4, lazy, NULL);
-        EXPECT_MEM(lazy, sizeof lazy, eager, sizeof eager);
         forcing_close(&s);
     }
     free(want);
-}
-
-static int n_asked;
-
-/* On streams that only move when somebody waits: both steps are handed over, and the first has not drawn yet. (A query moves them by one
- * item, of dozens.) */
-static void neither_is_done(struct qn_cuda *c, int t) {
-    EXPECT_EQ(cudaEventQuery(c->picked[(t - 1) % 2]), cudaErrorNotReady);
-    EXPECT_EQ(cudaEventQuery(c->picked[t % 2]), cudaErrorNotReady);
-    n_asked++;
-}
-
-TEST_SLOW(backend, a_step_is_handed_over_without_waiting_for_the_one_before, 60) {
-    int32_t want[6 * 5], got[6 * 5];
-    struct forcing s = open_setup(tiny("llama"), CARD);
-    qn_cuda_of(s.b)->no_graphs = 1;
-    decode(&s, 5, 6, want);
-    qn_emu_set("forward", "lazy", "now", 0);
-    decode_late(&s, 5, 6, got, neither_is_done);
-    EXPECT_EQ(n_asked, 5);
-    EXPECT_MEM(got, sizeof got, want, sizeof want);
-    forcing_close(&s);
 }
 #endif
 

@@ -62,23 +62,27 @@ def environment():
     return env
 
 
-class Ours:
-    """build/<variant>/tests/tools/jinja_render, kept open."""
+class Tool:
+    """A program of tests/tools, kept open: a JSON object per line in, one out."""
+    name, defaults = None, {}
 
     def __init__(self):
         root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        tool = os.path.join(root, os.environ.get("QN_BUILD", "build/release"), "tests/tools/jinja_render")
+        tool = os.path.join(root, os.environ.get("QN_BUILD", "build/release"), "tests/tools", self.name)
         self.p = subprocess.Popen([tool], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, **request):
-        request.setdefault("now", NOW)
-        self.p.stdin.write(json.dumps(request).encode() + b"\n")
+        self.p.stdin.write(json.dumps({**self.defaults, **request}).encode() + b"\n")
         self.p.stdin.flush()
         line = self.p.stdout.readline()
-        assert line, f"jinja_render ended with {self.p.wait()}"
+        assert line, f"{self.name} ended with {self.p.wait()}"
         return json.loads(line)
 
     def close(self):
         self.p.stdin.close()
         code = self.p.wait(20)
-        assert code == 0, f"jinja_render ended with {code}"
+        assert code == 0, f"{self.name} ended with {code}"
+
+
+class Ours(Tool):
+    name, defaults = "jinja_render", {"now": NOW}

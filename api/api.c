@@ -52,6 +52,8 @@ int qn_api_open(struct qn_api **out, const struct qn_api_opts *o, const struct q
     size_t n = o->chat_template ? strlen(o->chat_template) : a->info->chat_template.n;
     int rc = open_names(a, err);
     if (rc == 0) rc = qn_template_open(&a->tmpl, text, n, a->tok, err);
+    if (rc == 0) rc = qn_call_format_find(&a->marks, a->tmpl, a->tok, o->tool_format, err);
+    if (rc == 0) a->n_shown = qn_call_shown(&a->marks, a->tok, a->shown, QN_SHOWN_MAX);
     if (rc < 0)
         qn_api_close(a);
     else
@@ -286,6 +288,8 @@ void qn_exchange_close(struct qn_exchange *x) {
     }
     qn_gen_free(x);
     qn_params_done(&x->params);
+    qn_tools_done(&x->tools);
+    qn_thinking_done(&x->thought);
     json_decref(x->json);
     qn_buf_done(&x->body);
     qn_buf_done(&x->ignored);

@@ -27,6 +27,7 @@ struct qn_api_opts {
     struct qn_engine *engine;       /* borrowed */
     const char *model_name;         /* served name; NULL: the file's */
     const char *chat_template;      /* text; NULL: the model's own */
+    const char *tool_format;        /* how tool calls are written; NULL, "auto": as the template says */
     size_t body_bytes_max;          /* 0: 8 MiB */
     int n_max;                      /* most branches of a request; 0: 16 */
     int64_t ping_ms;                /* comment line on a silent stream; 0: 15 s */

@@ -29,6 +29,10 @@ int qn_call_format_known(const char *name);
 void qn_call_formats_list(struct qn_buf *out); /* "harmony, kimi-k2, …" */
 /* 1: a prompt that ends like this has opened the thinking. */
 int qn_call_opens_thinking(const struct qn_call_marks *m, const char *text, size_t n);
+/* 1: answers stand in a frame of marks that is no part of them, so that every answer must be parsed. */
+int qn_call_frames(const struct qn_call_marks *m);
+/* Ids of the control tokens that are marks: they must yield text to be seen. Returns how many, at most max. */
+size_t qn_call_shown(const struct qn_call_marks *m, const struct qn_tokenizer *tok, uint32_t *ids, size_t max);
 /* 1: the template knows no tools, so they are to be described to the model (calls_generic.c). */
 int qn_call_generic(const struct qn_call_marks *m);
 

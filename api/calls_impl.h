@@ -50,6 +50,7 @@ struct qn_call_format {
 struct qn_think_format {
     const char *find;       /* in the template's text */
     const char *open, *close;
+    const char *after;      /* follows close when we end the thinking */
     int anywhere;           /* it may come after text, too */
 };
 

@@ -116,20 +116,20 @@ static const struct qn_call_format rows[] = {
 };
 
 static const struct qn_think_format thoughts[] = {
-    {"<|channel|>", "<|channel|>analysis<|message|>", "<|end|>", 1},
-    {"to=self", " to=self<|message|>", "<|eom|>", 1},
-    {"<|START_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>", 0},
-    {"<|channel>thought", "<|channel>thought", "<channel|>", 1},
-    {"<seed:think>", "<seed:think>", "</seed:think>", 0},
-    {"<mm:think>", "<mm:think>", "</mm:think>", 0},
-    {"<think{}>", "<think:opensource>", "</think:opensource>", 0},
-    {"open_tag('think')", "<|open|>think<|sep|>", "<|close|>think<|sep|>", 0},
-    {"[BEGIN FINAL RESPONSE]", "Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", 0},
-    {"<|inner_prefix|>", "<|inner_prefix|>", "<|inner_suffix|>", 0},
-    {"assistant<|think|>", "<|think|>", "<|end|>", 0},
-    {"[THINK]", "[THINK]", "[/THINK]", 0},
-    {"◁think▷", "◁think▷", "◁/think▷", 0},
-    {"</think>", "<think>", "</think>", 0},
+    {"<|channel|>", "<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant<|channel|>final<|message|>", 1},
+    {"to=self", " to=self<|message|>", "<|eom|>", "<|start|>assistant to=user<|message|>", 1},
+    {"<|START_THINKING|>", "<|START_THINKING|>", "<|END_THINKING|>", NONE, 0},
+    {"<|channel>thought", "<|channel>thought", "<channel|>", NONE, 1},
+    {"<seed:think>", "<seed:think>", "</seed:think>", NONE, 0},
+    {"<mm:think>", "<mm:think>", "</mm:think>", NONE, 0},
+    {"<think{}>", "<think:opensource>", "</think:opensource>", "\n\n", 0},
+    {"open_tag('think')", "<|open|>think<|sep|>", "<|close|>think<|sep|>", NONE, 0},
+    {"[BEGIN FINAL RESPONSE]", "Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]", "\n\n", 0},
+    {"<|inner_prefix|>", "<|inner_prefix|>", "<|inner_suffix|>", NONE, 0},
+    {"assistant<|think|>", "<|think|>", "<|end|>", "<|begin|>assistant<|content|>", 0},
+    {"[THINK]", "[THINK]", "[/THINK]", NONE, 0},
+    {"◁think▷", "◁think▷", "◁/think▷", "\n\n", 0},
+    {"</think>", "<think>", "</think>", "\n\n", 0},
 };
 /* clang-format on */
 
@@ -181,6 +181,37 @@ int qn_call_format_find(struct qn_call_marks *out, const struct qn_template *t, 
     for (int i = 0; i < N_THOUGHTS && !out->think; i++)
         if (strstr(text, thoughts[i].find) || in_vocabulary(tok, &thoughts[i])) out->think = &thoughts[i];
     return 0;
+}
+
+/* Control tokens in a mark: the longest at each place. */
+static size_t add_shown(const struct qn_tokenizer *tok, const char *mark, uint32_t *ids, size_t n, size_t max) {
+    size_t len = mark ? strlen(mark) : 0;
+    for (size_t i = 0; i < len; i++)
+        for (size_t k = len - i; k > 1; k--) {
+            int64_t id = qn_tokenizer_find(tok, mark + i, k);
+            if (id < 0) continue;
+            size_t j = 0;
+            while (j < n && ids[j] != (uint32_t)id) j++;
+            if (j == n && n < max && qn_tokenizer_kind(tok, (uint32_t)id) == QN_TOKEN_CONTROL) ids[n++] = (uint32_t)id;
+            i += k - 1;
+            break;
+        }
+    return n;
+}
+
+size_t qn_call_shown(const struct qn_call_marks *m, const struct qn_tokenizer *tok, uint32_t *ids, size_t max) {
+    const struct qn_call_format *f = m->calls;
+    const char *const marks[] = {m->think ? m->think->open : NULL, m->think ? m->think->close : NULL, f->begin[0], f->end, f->open, f->close,
+                                 f->skip_to, f->sep, f->param, f->key_end, f->value, f->value_end, f->header, f->header ? "<|message|><|channel|>" : NULL,
+                                 f->begin[0] ? f->begin[1] : NULL};
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) n = add_shown(tok, marks[i], ids, n, max);
+    for (size_t i = 0; i < 6 && f->noise[i]; i++) n = add_shown(tok, f->noise[i], ids, n, max);
+    return n;
+}
+
+int qn_call_frames(const struct qn_call_marks *m) {
+    return m->calls->header || m->calls->noise[0];
 }
 
 int qn_call_opens_thinking(const struct qn_call_marks *m, const char *text, size_t n) {

@@ -7,8 +7,13 @@
 
 static void whole(const struct qn_choice *c, const struct qn_part *p, struct qn_buf *out) {
     (void)p;
-    qn_buf_puts(out, ",\"message\":{\"role\":\"assistant\",\"content\":");
-    qn_json_string(out, c->text.p ? c->text.p : "", c->text.n);
+    qn_buf_puts(out, ",\"message\":{\"role\":\"assistant\",");
+    if (c->answer) {
+        qn_answer_message(c->answer, out);
+    } else {
+        qn_buf_puts(out, "\"content\":");
+        qn_json_string(out, c->text.p ? c->text.p : "", c->text.n);
+    }
     qn_buf_puts(out, ",\"refusal\":null,\"annotations\":[]}");
 }
 
@@ -66,7 +71,11 @@ int qn_chat_prepare(struct qn_exchange *x) {
     if (rc == 0) rc = qn_gen_new(x, &qn_shape_chat, 1);
     if (rc == 0) rc = qn_messages_prompt(x, &text, &x->gen->parts[0].ids);
     if (rc < 0) return rc;
+    rc = qn_thinking_prompt(x, &text);
     qn_rendered_done(&text);
-    rc = read_prediction(x);
-    return rc < 0 ? rc : qn_gen_fit(x);
+    if (rc == 0) rc = read_prediction(x);
+    if (rc == 0) rc = qn_gen_fit(x);
+    for (int i = 0; rc == 0 && i < x->gen->n_choices; i++)
+        if ((rc = qn_answer_open(&x->gen->choices[i].answer, x)) < 0) qn_refuse_code(&x->refusal, rc, NULL);
+    return rc;
 }

@@ -87,6 +87,32 @@ static void put_text(struct qn_exchange *x, int i, const char *text, size_t n, c
     end_event(x, 0, out);
 }
 
+/* A delta for each part of the message that became certain; log-probabilities go with the first, or wait for it. */
+static void put_parts(struct qn_exchange *x, int i, const struct qn_event *ev, const enum qn_finish *end) {
+    struct qn_gen *g = x->gen;
+    struct qn_choice *c = &g->choices[i];
+    struct qn_buf *out = &g->carry;
+    if (qn_answer_feed(c->answer, ev->text, ev->n_text, end) < 0) out->failed = QN_E_NOMEM;
+    for (int more = 1; more && !out->failed;) {
+        size_t begun = out->n;
+        begin_choice(g, i, out);
+        qn_buf_puts(out, ",\"delta\":{");
+        more = qn_answer_delta(c->answer, out);
+        if (!more && !(end && c->lp.n)) { /* nothing to say: as if it had not begun */
+            out->n = begun;
+            break;
+        }
+        qn_buf_puts(out, "},\"logprobs\":");
+        if (c->lp.n)
+            qn_lp_write(NULL, &c->lp, g->shape->chat, out);
+        else
+            qn_buf_puts(out, "null");
+        qn_lp_reset(&c->lp);
+        qn_buf_puts(out, ",\"finish_reason\":null}]");
+        end_event(x, 0, out);
+    }
+}
+
 static void put_last(struct qn_exchange *x, int i) {
     struct qn_gen *g = x->gen;
     struct qn_buf *out = &g->carry;
@@ -204,7 +230,10 @@ static struct qn_part *next_record(struct qn_gen *g) {
 static void finish(struct qn_exchange *x, struct qn_part *p, int i) {
     struct qn_gen *g = x->gen;
     const struct qn_event *ev = &p->ev;
-    if (ev->n_text) put_text(x, i, ev->text, ev->n_text, NULL);
+    if (g->choices[i].answer)
+        put_parts(x, i, ev, &ev->reason);
+    else if (ev->n_text)
+        put_text(x, i, ev->text, ev->n_text, NULL);
     qn_gen_finished(p, ev);
     put_last(x, i);
     qn_gen_part_over(p);
@@ -226,7 +255,7 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
             return 1;
         }
     }
-    if (ev->kind == QN_EV_TOKEN && !ev->lp) {
+    if (ev->kind == QN_EV_TOKEN && !ev->lp && !c->answer) {
         if (!add_text(x, w, i, ev->text, ev->n_text)) {
             if (w->p > from) return 0;
             put_text(x, i, ev->text, ev->n_text, NULL); /* larger than the whole buffer */
@@ -237,10 +266,15 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
     close_chunk(x, w);
     p->has_ev = 0;
     if (ev->kind == QN_EV_TOKEN) {
-        qn_lp_reset(&c->lp);
-        qn_lp_add(&c->lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);
-        c->chars += qn_lp_chars(x->api->tok, ev->id, x->params.skip_special_tokens);
-        put_text(x, i, ev->text, ev->n_text, &c->lp);
+        if (!c->answer) qn_lp_reset(&c->lp);
+        if (ev->lp) {
+            qn_lp_add(&c->lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);
+            c->chars += qn_lp_chars(x->api->tok, ev->id, x->params.skip_special_tokens);
+        }
+        if (c->answer)
+            put_parts(x, i, ev, NULL);
+        else
+            put_text(x, i, ev->text, ev->n_text, &c->lp);
         if (qn_lp_failed(&c->lp)) g->carry.failed = QN_E_NOMEM;
     } else if (ev->kind == QN_EV_PROMPT && ev->lp) {
         qn_lp_add(&p->prompt_lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);

@@ -13,6 +13,8 @@
 #include "api/metrics.h"
 #include "api/request.h"
 #include "api/template.h"
+#include "api/thinking.h"
+#include "api/tools.h"
 #include "engine/base/arena.h"
 
 struct qn_gen;
@@ -24,6 +26,9 @@ struct qn_api {
     const struct qn_engine_info *info;
     const struct qn_tokenizer *tok;
     struct qn_template *tmpl;
+    struct qn_call_marks marks; /* what its answers look like */
+    uint32_t shown[QN_SHOWN_MAX]; /* control tokens among those marks */
+    size_t n_shown;
     char *model_name;
     char fingerprint[16]; /* "fp_0123456789" */
     int64_t created_s;
@@ -57,6 +62,8 @@ struct qn_exchange {
     const char *out_type;  /* its Content-Type; NULL: application/json */
     json_t *json;
     struct qn_params params;
+    struct qn_tools tools;
+    struct qn_thought thought;
     struct qn_gen *gen;
     struct qn_exchange_facts facts;
 };

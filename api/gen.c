@@ -13,7 +13,7 @@
 #include "engine/base/hash.h"
 
 static const size_t TEXT_MAX = 256u << 20;
-enum { RETRY_MS_MIN = 1000, RETRY_MS_MAX = 60000 };
+enum { CALL_LANE = 1000 /* of qn_api_draw */, RETRY_MS_MIN = 1000, RETRY_MS_MAX = 60000 };
 
 /* --- making ------------------------------------------------------------------------------------------------------- */
 
@@ -101,6 +101,7 @@ void qn_gen_free(struct qn_exchange *x) {
     }
     for (int i = 0; g->choices && i < g->n_choices; i++) {
         qn_buf_done(&g->choices[i].text);
+        qn_answer_close(g->choices[i].answer);
         qn_lp_done(&g->choices[i].lp);
     }
     free(g->prediction.v);
@@ -178,6 +179,7 @@ void qn_gen_finished(struct qn_part *p, const struct qn_event *ev) {
     g->n_finished++;
     g->n_accepted += ev->n_accepted;
     g->n_rejected += ev->n_rejected;
+    g->n_thinking += ev->n_thinking;
     if (g->n_finished == g->n_choices) x->facts.finish = ev->reason == QN_FINISH_LENGTH ? "length" : "stop";
     int64_t last = c->last_ns ? c->last_ns : qn_clock_ns();
     qn_metrics_add(m, QN_HIST_E2E, (double)(last - x->begin_ns) / 1e9, 1);
@@ -215,14 +217,15 @@ void qn_gen_usage(const struct qn_gen *g, struct qn_buf *out) {
     qn_buf_printf(out,
                   "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld,\"prompt_tokens_details\":{\"cached_"
                   "tokens\":%lld},"
-                  "\"completion_tokens_details\":{\"reasoning_tokens\":0,\"accepted_prediction_tokens\":%d,\"rejected_prediction_"
+                  "\"completion_tokens_details\":{\"reasoning_tokens\":%d,\"accepted_prediction_tokens\":%d,\"rejected_prediction_"
                   "tokens\":%d}}",
-                  prompt, made, prompt + made, cached, g->n_accepted, g->n_rejected);
+                  prompt, made, prompt + made, cached, g->n_thinking, g->n_accepted, g->n_rejected);
 }
 
 void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struct qn_buf *out) {
     const struct qn_params *p = &x->params;
-    qn_buf_printf(out, "\"finish_reason\":\"%s\",\"stop_reason\":", c->reason == QN_FINISH_LENGTH ? "length" : "stop");
+    const char *called = c->answer ? qn_answer_reason(c->answer) : NULL;
+    qn_buf_printf(out, "\"finish_reason\":\"%s\",\"stop_reason\":", c->reason == QN_FINISH_LENGTH ? "length" : called ? called : "stop");
     if (c->reason == QN_FINISH_STOP_STRING && c->stop_index >= 0 && c->stop_index < p->n_stops) {
         qn_json_string(out, p->stop[c->stop_index], p->stop_n[c->stop_index]);
         return;
@@ -274,6 +277,15 @@ static void send_whole(struct qn_exchange *x) {
     qn_exchange_send_out(x);
 }
 
+static void gather_text(struct qn_choice *c, const struct qn_event *ev, const enum qn_finish *end) {
+    if (!c->answer) {
+        qn_buf_put(&c->text, ev->text, ev->n_text);
+        return;
+    }
+    if (qn_answer_feed(c->answer, ev->text, ev->n_text, end) < 0) c->text.failed = QN_E_NOMEM;
+    qn_answer_gather(c->answer);
+}
+
 static void gather(struct qn_part *p, const struct qn_event *ev) {
     struct qn_exchange *x = p->x;
     struct qn_gen *g = x->gen;
@@ -286,14 +298,14 @@ static void gather(struct qn_part *p, const struct qn_event *ev) {
         for (int i = 0; i < g->n; i++) c[i].chars += qn_lp_chars(x->api->tok, ev->id, 0);
         break;
     case QN_EV_TOKEN:
-        qn_buf_put(&c->text, ev->text, ev->n_text);
+        gather_text(c, ev, NULL);
         if (ev->lp) {
             qn_lp_add(&c->lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);
             c->chars += qn_lp_chars(x->api->tok, ev->id, hide);
         }
         break;
     case QN_EV_FINISHED:
-        qn_buf_put(&c->text, ev->text, ev->n_text);
+        gather_text(c, ev, &ev->reason);
         qn_gen_finished(p, ev);
         break;
     default: break;
@@ -354,6 +366,7 @@ static int submit(struct qn_exchange *x, struct qn_part *p, struct qn_err *err) 
     struct qn_gen *g = x->gen;
     struct qn_job job = {.prompt = p->ids.v, .n_prompt = p->ids.n, .max_tokens = p->max_tokens, .on_news = on_news, .user = p};
     qn_params_job(q, &job);
+    if (g->shape->chat) qn_thinking_job(x, &job);
     /* Each prompt of a batch has its own absent seed, or equal prompts would get equal answers. */
     int drawn = q->seed == QN_ABSENT || q->seed == -1;
     job.sampling.seed = drawn ? qn_api_draw(x->api, 2 + (uint64_t)(p - g->parts)) : (uint64_t)q->seed;
@@ -384,6 +397,8 @@ void qn_gen_start(struct qn_exchange *x) {
     struct qn_metrics *m = &x->api->metrics;
     struct qn_err err = {0};
     make_id(x);
+    for (int i = 0; i < g->n_choices; i++)
+        if (g->choices[i].answer) qn_answer_begin(g->choices[i].answer, qn_api_draw(x->api, CALL_LANE + (uint64_t)i));
     int rc = x->params.stream ? qn_gen_chunks_open(x) : 0;
     for (int i = 0; rc == 0 && i < g->n_parts; i++) {
         rc = submit(x, &g->parts[i], &err);

@@ -6,11 +6,13 @@
 #ifndef QN_GEN_H
 #define QN_GEN_H
 
+#include "api/answer.h"
 #include "api/exchange.h"
 #include "api/logprobs.h"
 
 struct qn_choice {
     struct qn_buf text; /* whole answers only */
+    struct qn_answer *answer; /* NULL: the text is the answer */
     struct qn_lp lp;    /* the same; streamed: scratch of one record */
     size_t chars;       /* characters of text so far, for text_offset */
     int opened;         /* streamed: the role, or the echoed prompt, was sent */
@@ -52,7 +54,7 @@ struct qn_gen {
     struct qn_ids prediction;
     char id[64];
     int64_t created_s, first_ns;
-    int n_started, n_accepted, n_rejected;
+    int n_started, n_accepted, n_rejected, n_thinking;
     enum qn_gen_over over; /* nothing more will be made; streamed: the tail lies in carry */
     struct qn_buf head;    /* data: {"id":…,"choices":[{"index":  */
     struct qn_buf tail;    /* ,"logprobs":null,"finish_reason":null}]… of a plain text chunk, without usage */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api/exchange.h"
+#include "api/history.h"
 #include "engine/base/clock.h"
 #include "engine/base/utf8.h"
 
@@ -83,7 +84,14 @@ static int check_calls(const json_t *msg, const char *path, struct qn_refusal *r
         const json_t *call = json_array_get(calls, i), *f = json_object_get(call, "function");
         snprintf(param, sizeof param, "%s.tool_calls[%zu]", path, i);
         if (!json_is_object(call)) return qn_refuse_type(r, param, "an object", call);
-        if (json_object_get(call, "custom")) continue;
+        const json_t *custom = json_object_get(call, "custom");
+        if (custom) {
+            snprintf(sub, sizeof sub, "%.120s.custom", param);
+            int rc = json_is_object(custom) ? need_string(custom, "name", sub, r) : qn_refuse_type(r, sub, "an object", custom);
+            if (rc == 0) rc = need_string(custom, "input", sub, r);
+            if (rc < 0) return rc;
+            continue;
+        }
         snprintf(sub, sizeof sub, "%.120s.function", param);
         if (!f) return missing(r, sub);
         if (!json_is_object(f)) return qn_refuse_type(r, sub, "an object", f);
@@ -144,12 +152,12 @@ int qn_messages_check(const json_t *messages, struct qn_refusal *r) {
 static int make_kwargs(struct qn_exchange *x, json_t **out) {
     const struct qn_params *p = &x->params;
     const struct qn_chars *e = &p->reasoning_effort;
-    int none = e->p && e->n == 4 && !memcmp(e->p, "none", 4);
+    int none = e->p && e->n == 4 && !memcmp(e->p, "none", 4), thinking = x->thought.wanted;
+    static const char *const switches[] = {"enable_thinking", "thinking"};
     *out = p->kwargs ? json_copy((json_t *)(uintptr_t)p->kwargs) : json_object();
     if (!*out) return qn_refuse_code(&x->refusal, QN_E_NOMEM, NULL);
-    int thinking = p->enable_thinking >= 0 ? p->enable_thinking : none ? 0 : -1;
-    if (thinking >= 0 && !json_object_get(*out, "enable_thinking"))
-        json_object_set_new(*out, "enable_thinking", json_boolean(thinking));
+    for (int i = 0; thinking >= 0 && i < 2; i++)
+        if (!json_object_get(*out, switches[i])) json_object_set_new(*out, switches[i], json_boolean(thinking));
     if (!e->p || none) return 0;
     if (!qn_template_mentions(x->api->tmpl, "reasoning_effort")) {
         json_decref(*out);
@@ -159,6 +167,23 @@ static int make_kwargs(struct qn_exchange *x, json_t **out) {
     }
     if (!json_object_get(*out, "reasoning_effort")) json_object_set_new(*out, "reasoning_effort", json_stringn(e->p, e->n));
     return 0;
+}
+
+/* With the history's calls as this template knows them. */
+static int render(struct qn_exchange *x, struct qn_template_input *in, struct qn_rendered *text, struct qn_err *err) {
+    int generic = qn_call_generic(&x->api->marks), rc = 0;
+    const json_t *messages = in->messages, *tools = generic && qn_tools_called(&x->tools) ? x->tools.allowed : NULL;
+    for (int place = QN_IN_SYSTEM; place <= QN_IN_USER; place++) {
+        json_t *fitted = NULL;
+        rc = qn_history(messages, generic, tools, (enum qn_history_place)place, &fitted);
+        if (rc < 0) return rc;
+        in->messages = fitted ? fitted : messages;
+        *err = (struct qn_err){0};
+        rc = qn_template_render(x->api->tmpl, in, text, err);
+        json_decref(fitted);
+        if (rc != QN_E_RAISED || !tools) break;
+    }
+    return rc;
 }
 
 static int too_long(struct qn_refusal *r, int n_ctx, size_t most) {
@@ -183,18 +208,20 @@ int qn_messages_prompt(struct qn_exchange *x, struct qn_rendered *text, struct q
     struct qn_err err = {0};
     json_t *kwargs = NULL;
     int rc = qn_messages_check(p->messages, &x->refusal);
+    if (rc == 0) rc = qn_tools_read(x);
+    if (rc == 0) rc = qn_thinking_read(x);
     if (rc == 0) rc = make_kwargs(x, &kwargs);
     if (rc < 0) return rc;
     struct qn_template_input in = {
         .messages = p->messages,
-        .tools = p->tools && json_array_size(p->tools) ? p->tools : NULL,
+        .tools = json_array_size(x->tools.list) ? x->tools.list : NULL,
         .kwargs = kwargs,
         .documents = p->documents && json_array_size(p->documents) ? p->documents : NULL,
         .continue_final_message = p->continue_final_message == 1,
         .add_generation_prompt = p->add_generation_prompt >= 0 ? p->add_generation_prompt : p->continue_final_message != 1,
         .now_s = qn_clock_wall_ns() / QN_S,
     };
-    rc = qn_template_render(x->api->tmpl, &in, text, &err);
+    rc = render(x, &in, text, &err);
     json_decref(kwargs);
     if (rc < 0) {
         qn_refuse_code(&x->refusal, rc, &err);

@@ -8,7 +8,7 @@
 
 #include "api/request_table.h"
 
-enum { METADATA_KEYS_MAX = 16, METADATA_KEY_MAX = 64, METADATA_VALUE_MAX = 512, TOOLS_MAX = 128 };
+enum { METADATA_KEYS_MAX = 16, METADATA_KEY_MAX = 64, METADATA_VALUE_MAX = 512 };
 
 static void defaults(struct qn_params *p) {
     memset(p, 0, sizeof *p);
@@ -24,6 +24,8 @@ static void defaults(struct qn_params *p) {
     p->skip_special_tokens = p->cache_prompt = 1;
     p->add_special_tokens = p->parse_special = p->add_generation_prompt = p->continue_final_message = p->enable_thinking = -1;
     p->n_logprobs = -1;
+    p->parallel_tool_calls = p->parse_tool_calls = p->include_reasoning = p->separate_reasoning = p->stream_reasoning = 1;
+    p->thinking_token_budget = p->reasoning_budget_tokens = p->thinking_budget_tokens = QN_ABSENT;
 }
 
 /* --- lists -------------------------------------------------------------------------------------------------------- */
@@ -214,26 +216,6 @@ static int check_metadata(const struct qn_params *p, struct qn_refusal *r) {
     return 0;
 }
 
-static int check_tools(const struct qn_params *p, unsigned on, struct qn_refusal *r) {
-    const char *choice = p->tool_choice && json_is_string(p->tool_choice) ? json_string_value(p->tool_choice) : NULL;
-    if (p->tools && !json_is_array(p->tools)) return qn_refuse_type(r, "tools", "an array", p->tools);
-    size_t n = p->tools ? json_array_size(p->tools) : 0;
-    if (n > TOOLS_MAX) return too_many(r, "tools", TOOLS_MAX, n);
-    for (size_t i = 0; i < n; i++) {
-        char param[32];
-        snprintf(param, sizeof param, "tools[%zu]", i);
-        if (!json_is_object(json_array_get(p->tools, i)))
-            return qn_refuse_type(r, param, "an object", json_array_get(p->tools, i));
-    }
-    if (on != QN_ON_CHAT) return 0;
-    if (n && !(choice && !strcmp(choice, "none")))
-        return qn_refuse(r, 400, "unsupported_value", "tools",
-                         "'tools' are not supported yet: leave them out or set 'tool_choice' to \"none\".");
-    if (p->tool_choice && !n && !(choice && (!strcmp(choice, "none") || !strcmp(choice, "auto"))))
-        return qn_refuse(r, 400, "invalid_value", "tool_choice", "'tool_choice' is only allowed when 'tools' are specified.");
-    return 0;
-}
-
 static int check_format(const struct qn_params *p, struct qn_refusal *r) {
     const json_t *v = p->response_format;
     if (!v) return 0;
@@ -303,7 +285,6 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
     if (rc == 0) rc = read_bias(p, b, r);
     if (rc == 0) rc = qn_params_read_sampling(p, b, r);
     if (rc == 0) rc = check_counts(p, b, r);
-    if (rc == 0) rc = check_tools(p, on, r);
     if (rc == 0) rc = check_format(p, r);
     if (rc == 0) rc = check_metadata(p, r);
     if (rc == 0) rc = check_salt(p, r);

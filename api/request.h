@@ -28,6 +28,10 @@ struct qn_params {
     int add_generation_prompt, continue_final_message, enable_thinking; /* -1: absent */
     int with_pieces, return_token_strs, add_special;                    /* tokenize */
     const json_t *prediction;
+    const json_t *functions, *function_call, *thinking, *custom_params, *nvext, *own_thinking;
+    struct qn_chars reasoning_format, budget_message;
+    int64_t thinking_token_budget, reasoning_budget_tokens, thinking_budget_tokens;
+    int parallel_tool_calls, parse_tool_calls, include_reasoning, separate_reasoning, stream_reasoning;
     const json_t *messages, *prompt, *content, *tokens, *tools, *tool_choice, *documents, *kwargs, *metadata;
     const json_t *bad_words_value, *allowed_value, *dry_breakers_value;
     const json_t *stop_value, *stop_ids_value, *bias_value, *logprobs_value, *stream_options, *quern, *response_format;

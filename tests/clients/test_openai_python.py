@@ -217,8 +217,7 @@ def too_long_a_prompt_says_so():
 
 @test
 def what_is_not_built_is_refused_by_name():
-    for kw, param in (({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "tool_choice": "required"}, "tool"),
-                      ({"response_format": {"type": "json_object"}}, "response_format"),
+    for kw, param in (({"response_format": {"type": "json_object"}}, "response_format"),
                       ({"extra_body": {"grammar": "root ::= \"a\""}}, "grammar")):
         try:
             chat(**kw)

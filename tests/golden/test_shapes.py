@@ -9,7 +9,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from qtest import ROOT, add_test, eq, main
 
 # Ours beside OpenAI's: peers' spellings that their clients read, and OpenAI's own that the package does not type.
-EXTRAS = {"stop_reason", "root", "parent", "max_model_len", "context_length", "permission", "architecture", "status", "meta"}
+EXTRAS = {"stop_reason", "reasoning_content", "reasoning", "root", "parent", "max_model_len", "context_length", "permission", "architecture", "status", "meta"}
 
 
 def nulls_allowed(v, chunk=False):

@@ -146,6 +146,8 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
          (double)s->prefix_hits},
         {"counter", "quern_preemptions_total", "vllm:num_preemptions_total", "Sequences that gave up their blocks.",
          (double)s->preemptions},
+        {"counter", "quern_certain_tokens_total", NULL, "Output tokens that were not sampled: a constraint or a thinking's budget left no choice.",
+         (double)s->certain_tokens},
         {"counter", "quern_spec_drafts_total", "vllm:spec_decode_num_drafts_total", "Drafts verified.", (double)s->spec_drafts},
         {"counter", "quern_spec_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total", "Tokens guessed.",
          (double)s->spec_draft_tokens},

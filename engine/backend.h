@@ -80,6 +80,7 @@ struct qn_backend_pick {    /* one draw, or one score, from a row of logits: the
     uint32_t branch, position;
     const uint32_t *ban;
     uint32_t n_ban;
+    int host;               /* 1: the host will draw it (a mask, a token that is certain) */
     int n_top;
     struct qn_logprobs *lp; /* out; NULL: not wanted */
     int32_t id;             /* out, of a draw */

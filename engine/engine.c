@@ -97,7 +97,15 @@ static int may_run(const struct qn_seq *q) {
 
 static int draft(const struct qn_seq *q, int32_t *out, int most) {
     struct qn_stream *st = q->group->spec.user;
-    return qn_stream_guess(st, q->tokens, (size_t)q->n_tokens, out, most);
+    struct qn_branch *b = &st->branches[q->branch];
+    b->certain = qn_stream_certain(st, q->branch) > 0;
+    return b->certain ? qn_stream_take_certain(st, q->branch, out, most) : qn_stream_guess(st, q->tokens, (size_t)q->n_tokens, out, most);
+}
+
+static int certain(const struct qn_seq *q, int *logits) {
+    const struct qn_stream *st = q->group->spec.user;
+    *logits = st->job.n_logprobs >= 0;
+    return qn_stream_certain(st, q->branch);
 }
 
 static int open_sched(struct qn_engine *e, struct qn_err *err) {
@@ -111,7 +119,7 @@ static int open_sched(struct qn_engine *e, struct qn_err *err) {
         /* The queue is bounded by qn_engine_submit; here only the sum of both bounds may wait. */
         .waiting_max = e->opts.waiting_max + e->opts.max_seqs + 1, .waiting_tokens_max = INT64_MAX / 2,
         .wait_ns_max = e->opts.wait_ms_max * QN_MS, .n_ctx = e->info.n_ctx, .block_tokens = QN_KV_BLOCK, .may_run = may_run,
-        .draft = e->opts.no_speculation ? NULL : draft, .draft_rows_max = e->opts.draft_rows,
+        .draft = draft, .certain = certain, .draft_rows_max = e->opts.no_speculation ? 0 : e->opts.draft_rows,
     };
     rc = qn_sched_open(&e->sched, &cfg, e->kv);
     return rc < 0 ? qn_fail(err, rc, "no memory for the scheduler") : 0;
@@ -128,6 +136,7 @@ static int start_thread(struct qn_engine *e, struct qn_err *err) {
 int qn_engine_open(struct qn_engine **out, const struct qn_engine_opts *o, struct qn_err *err) {
     struct qn_engine *e = calloc(1, sizeof *e);
     if (!e) return qn_fail(err, QN_E_NOMEM, "no memory for the engine");
+    pthread_mutex_init(&e->trie_lock, NULL);
     e->opts = *o;
     int rc = check_opts(e, err);
     if (rc == 0) rc = open_model(e, err);
@@ -165,6 +174,8 @@ void qn_engine_close(struct qn_engine *e) {
     qn_engine_step_close(e);
     qn_forward_close(e->forward);
     if (e->backend) e->backend->ops->close(e->backend);
+    qn_token_trie_close(e->trie);
+    pthread_mutex_destroy(&e->trie_lock);
     qn_tokenizer_close(e->tok);
     qn_model_close(e->model);
     free(e->ends);
@@ -173,6 +184,14 @@ void qn_engine_close(struct qn_engine *e) {
 
 const struct qn_engine_info *qn_engine_info(const struct qn_engine *e) { return &e->info; }
 const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e) { return e->tok; }
+
+const struct qn_token_trie *qn_engine_trie(struct qn_engine *e, struct qn_err *err) {
+    pthread_mutex_lock(&e->trie_lock);
+    if (!e->trie) qn_token_trie_open(&e->trie, e->tok, err);
+    pthread_mutex_unlock(&e->trie_lock);
+    return e->trie;
+}
+
 const char *qn_engine_lost(const struct qn_engine *e) { return atomic_load(&((struct qn_engine *)(uintptr_t)e)->lost); }
 void qn_engine_drain(struct qn_engine *e) { atomic_store(&e->draining, 1); }
 
@@ -183,6 +202,12 @@ void qn_engine_nudge(struct qn_engine *e) {
     if (atomic_load(&e->asleep)) syscall(SYS_futex, &e->signal, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
+static int check_ids(const struct qn_engine *e, const char *what, const uint32_t *ids, size_t n, struct qn_err *err) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= e->info.n_vocab) return qn_fail(err, QN_E_RANGE, "%s token %zu: 0..%u", what, i, e->info.n_vocab - 1);
+    return 0;
+}
+
 static int check_lists(const struct qn_engine *e, const struct qn_job *j, struct qn_err *err) {
     for (int i = 0; i < j->n_stop_ids; i++)
         if (j->stop_ids[i] >= e->info.n_vocab)
@@ -190,11 +215,20 @@ static int check_lists(const struct qn_engine *e, const struct qn_job *j, struct
     for (int i = 0; i < j->n_stops; i++)
         if (j->stop_n[i] < 1 || j->stop_n[i] > QN_STOP_BYTES_MAX)
             return qn_fail(err, QN_E_RANGE, "stop[%d]: 1..%d bytes", i, QN_STOP_BYTES_MAX);
-    for (size_t i = 0; i < j->n_prediction; i++)
-        if (j->prediction[i] >= e->info.n_vocab) return qn_fail(err, QN_E_RANGE, "prediction token %zu: 0..%u", i, e->info.n_vocab - 1);
-    for (size_t i = 0; i < j->n_prompt; i++)
-        if (j->prompt[i] >= e->info.n_vocab) return qn_fail(err, QN_E_RANGE, "prompt token %zu: 0..%u", i, e->info.n_vocab - 1);
-    return 0;
+    if (j->n_shown > QN_SHOWN_MAX) return qn_fail(err, QN_E_RANGE, "shown: at most %d tokens", QN_SHOWN_MAX);
+    int rc = check_ids(e, "prediction", j->prediction, j->n_prediction, err);
+    return rc < 0 ? rc : check_ids(e, "prompt", j->prompt, j->n_prompt, err);
+}
+
+static int check_thinking(const struct qn_engine *e, const struct qn_thinking *t, struct qn_err *err) {
+    if (!t->on) return 0;
+    if (t->n_open < 1 || t->n_open > QN_MARK_MAX || t->n_close < 1 || t->n_close > QN_MARK_MAX)
+        return qn_fail(err, QN_E_RANGE, "thinking: marks of 1..%d bytes", QN_MARK_MAX);
+    if (t->min_tokens < 0 || t->max_tokens < -1) return qn_fail(err, QN_E_RANGE, "thinking: 0 tokens or more");
+    if (t->max_tokens >= 0 && t->min_tokens > t->max_tokens) return qn_fail(err, QN_E_RANGE, "thinking: at least %d tokens but at most %d", t->min_tokens, t->max_tokens);
+    if ((t->min_tokens > 0 && !t->n_more) || (t->max_tokens >= 0 && !t->n_hand_in)) return qn_fail(err, QN_E_RANGE, "thinking: a bound without the text that keeps it");
+    int rc = check_ids(e, "continuation", t->more, t->n_more, err);
+    return rc < 0 ? rc : check_ids(e, "hand-in", t->hand_in, t->n_hand_in, err);
 }
 
 static int check_ends(const struct qn_job *j, struct qn_err *err) {
@@ -221,6 +255,7 @@ static int check_job(const struct qn_engine *e, const struct qn_job *j, struct q
     if (j->min_tokens < 0 || j->min_tokens > j->max_tokens) return qn_fail(err, QN_E_RANGE, "min_tokens: 0..max_tokens");
     int rc = check_ends(j, err);
     if (rc == 0) rc = check_lists(e, j, err);
+    if (rc == 0) rc = check_thinking(e, &j->thinking, err);
     return rc < 0 ? rc : qn_sampling_check(&j->sampling, e->info.n_vocab, err);
 }
 
@@ -253,6 +288,7 @@ int qn_engine_submit(struct qn_engine *e, const struct qn_job *job, struct qn_st
     struct qn_stream *st = NULL;
     struct qn_job own = *job;
     if (e->opts.no_prefix_cache) own.cache_prompt = 0;
+    if (e->opts.no_speculation) own.speculate = 0;
     rc = qn_stream_new(&st, e, &own, e->tok, e->ends, e->n_ends, e->opts.step_rows, 1 + e->overlaps);
     if (rc < 0) {
         atomic_fetch_sub(&e->pending, 1);

@@ -145,6 +145,7 @@ struct qn_engine_stats {    /* a consistent snapshot taken once a step */
     int kv_total, kv_free, kv_held, kv_cached;
     uint64_t steps, prompt_tokens, cached_tokens, output_tokens, preemptions, rejected;
     uint64_t prefix_queries, prefix_hits; /* tokens */
+    uint64_t certain_tokens; /* output that was not sampled: forced by a constraint or a thinking's budget */
     uint64_t spec_drafts, spec_draft_tokens, spec_accepted_tokens;
     uint64_t steps_overlapped; /* given to the device before what the step before drew was read */
     uint64_t finished_stop, finished_length, finished_abort, finished_error;
@@ -164,7 +165,8 @@ void qn_engine_close(struct qn_engine *e);
 
 const struct qn_engine_info *qn_engine_info(const struct qn_engine *e);
 const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e);
-const struct qn_token_trie *qn_engine_trie(const struct qn_engine *e);
+/* For constraints: made when first asked for, about 100 ms; any thread but the loop. NULL: no memory. */
+const struct qn_token_trie *qn_engine_trie(struct qn_engine *e, struct qn_err *err);
 void qn_engine_stats(const struct qn_engine *e, struct qn_engine_stats *out); /* any thread */
 /* NULL, or what the device said when it failed for good: every request fails from then on, and the process should start
  * anew. Any thread; `wake` follows the step that found out. */

@@ -26,7 +26,8 @@ struct qn_pick {            /* one logits row to be sampled or scored; filled be
     int follows;            /* a draft row behind another pick of the same seq */
     int32_t draft;          /* the guess that comes after this token, to be confirmed; -1: none */
     int32_t id;             /* out */
-    int done;               /* the backend has made it already */
+    int done;               /* it is made already */
+    int replaced;           /* out: id stands where the sampled one would have ended a thinking too early */
     struct qn_logprobs lp;  /* out */
 };
 
@@ -66,6 +67,8 @@ struct qn_engine {
     struct qn_engine_info info;
     struct qn_model *model;
     struct qn_tokenizer *tok;
+    struct qn_token_trie *trie; /* made on demand, under trie_lock */
+    pthread_mutex_t trie_lock;
     struct qn_backend *backend;
     struct qn_forward *forward;
     struct qn_kvcache *kv;
@@ -91,6 +94,7 @@ struct qn_engine {
     int out_max, picks_max, n_samplers, n_waiting, told; /* told: some stream got news in this step */
     struct qn_sampler *samplers[QN_SAMPLERS_MAX];
     float *sampler_row[QN_SAMPLERS_MAX];
+    uint32_t *sampler_mask[QN_SAMPLERS_MAX];
     _Atomic int sampler_busy[QN_SAMPLERS_MAX];
     int32_t *tokens, *positions, *out_rows;
     struct qn_batch_seq *batch_seqs;
@@ -127,6 +131,11 @@ int qn_pipeline_step(struct qn_engine *e, const struct qn_plan *p, const struct 
 int qn_pipeline_land(struct qn_engine *e);
 /* The stream is about to go; nothing is told to it any more. */
 void qn_pipeline_forget(struct qn_engine *e, const struct qn_stream *st);
+/* pick.c */
+/* Compute thread, with sampler s: draws for a branch that is guided. k->id < 0: nothing may come. */
+void qn_pick_guided(struct qn_engine *e, struct qn_pick *k, int s, const float *row, const uint32_t *ban, uint32_t n_ban);
+/* Engine thread: the guide goes on by the token that was drawn and appended; 1: the answer is complete. */
+int qn_pick_took(struct qn_engine *e, const struct qn_pick *k);
 /* pace.c */
 /* Positions after which attention costs a row of this model as much as its matrices. */
 int qn_pace_row_ctx(const struct qn_model_desc *d);

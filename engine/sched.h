@@ -104,6 +104,9 @@ struct qn_sched_cfg {
     /* Speculation: writes up to `most` guesses of what follows the seq's tokens to out and returns how many; their rows are
      * computed in the same step behind the seq's own. NULL: none. Asked for seqs in DECODE only. */
     int (*draft)(const struct qn_seq *seq, int32_t *out, int most);
+    /* How many tokens are certain to follow (draft will give them): they are computed in this step like rows of a prompt, and need
+     * logits behind the last only if *logits is set. NULL: none. */
+    int (*certain)(const struct qn_seq *seq, int *logits);
     int draft_rows_max;     /* decode rows and drafts of one step together */
     /* May this seq run now? (its output buffer has room). NULL: always. */
     int (*may_run)(const struct qn_seq *seq);
@@ -114,7 +117,7 @@ enum qn_drop_reason { QN_DROP_DEADLINE, QN_DROP_WAIT, QN_DROP_NO_BLOCKS /* can n
 struct qn_plan_item {       /* rows [start, start + n_rows) of the seq's tokens are computed in this step */
     struct qn_seq *seq;
     int start, n_rows;
-    int logits;             /* how many of the last rows need logits: 0, 1, or n_rows (score_prompt, drafts) */
+    int logits;             /* how many of the last rows need logits: 0, 1, or n_rows (score_prompt, drafts that may be wrong) */
     int n_draft;            /* rows behind the seq's last token: guesses, written to its tokens past n_tokens */
     int sample;             /* 1: after computed() the last row's logits give the next token: of `seq`, or, with `fork`, of
                              * every branch with qn_sched_first(branch). 0 when max_tokens is 0: the state DECODE of a seq

@@ -326,25 +326,29 @@ static int plan_prefill(struct qn_sched *s, int i, struct qn_seq *q, int target,
     return 1;
 }
 
-/* Guesses that fit: into the budgets, the output that is left, and blocks that nobody has to give up. */
-static int plan_draft(struct qn_sched *s, int i, struct qn_seq *q) {
+/* Guesses, or certain tokens, that fit: into the budgets, the output that is left, and blocks that nobody has to give up. Certain
+ * ones come out of the rows of prompts: they cost as much and pay as surely. */
+static int plan_draft(struct qn_sched *s, int i, struct qn_seq *q, int *logits) {
     const struct qn_group_spec *spec = &q->group->spec;
     if (!s->cfg.draft || spec->score_prompt || qn_sched_is_late(q)) return 0;
-    int most = s->draft_left, room = spec->n_prompt + spec->max_tokens - q->n_tokens - 1;
+    int certain = s->cfg.certain ? s->cfg.certain(q, logits) : 0;
+    if (!certain) *logits = 1;
+    int most = certain ? s->rows_left : s->draft_left, room = spec->n_prompt + spec->max_tokens - q->n_tokens - 1;
+    if (certain && most > certain) most = certain;
     if (most > room) most = room;
     int n_fits = q->n_blocks * s->cfg.block_tokens - q->n_tokens;
     if (most > n_fits && qn_kvcache_available(s->kv) - 1 >= blocks_kept(s, s->run[i]) + blocks_promised(s)) n_fits += s->cfg.block_tokens;
     if (most > n_fits) most = n_fits;
     int n = most > 0 ? s->cfg.draft(q, q->tokens + q->n_tokens, most) : 0;
     if (n > 0) n = grow(s, i, q, q->n_tokens + n) - q->n_tokens;
-    s->draft_left -= n;
+    *(certain ? &s->rows_left : &s->draft_left) -= n;
     return n;
 }
 
 static int plan_decode(struct qn_sched *s, int i, struct qn_seq *q) {
     if (grow(s, i, q, q->n_tokens) < q->n_tokens) return 0;
-    int n = plan_draft(s, i, q);
-    s->items[s->plan.n_items++] = (struct qn_plan_item){.seq = q, .start = q->n_tokens - 1, .n_rows = 1 + n, .logits = 1 + n, .n_draft = n, .sample = 1};
+    int logits = 1, n = plan_draft(s, i, q, &logits);
+    s->items[s->plan.n_items++] = (struct qn_plan_item){.seq = q, .start = q->n_tokens - 1, .n_rows = 1 + n, .logits = logits ? 1 + n : 1, .n_draft = n, .sample = 1};
     return 1;
 }
 

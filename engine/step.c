@@ -104,6 +104,8 @@ static void tell_started(struct qn_engine *e, const struct qn_plan *p) {
         uncount(e, st);
         e->now.prompt_tokens += (uint64_t)g->spec.n_prompt;
         e->now.cached_tokens += (uint64_t)g->n_cached;
+        for (int b = 0; b < g->spec.n_branches && st->steer.constraint; b++)
+            qn_guide_look_ahead(&st->branches[b].guide, &st->steer, NULL, 0, st->branches[b].ahead);
         qn_stream_started(st, g->n_cached);
         tell(e, st);
     }
@@ -147,6 +149,8 @@ static void pick_one(void *arg, int i) {
     int s = take_sampler(e);
     if (k->score_id >= 0) {
         qn_sampler_score(e->samplers[s], row, (uint32_t)k->score_id, j->prompt_logprobs, &k->lp);
+    } else if (qn_guided(&k->st->steer)) {
+        qn_pick_guided(e, k, s, row, k->st->ban, n_banned(k));
     } else {
         float *own = (float *)(uintptr_t)row;
         if (k->copy) own = memcpy(e->sampler_row[s], row, (size_t)e->info.n_vocab * sizeof *row);
@@ -173,16 +177,22 @@ void qn_step_use_pick(struct qn_engine *e, const struct qn_pick *k) {
         qn_stream_prompt(st, (uint32_t)k->score_id, &k->lp);
     } else if (k->id < 0 || (uint32_t)k->id >= e->info.n_vocab) {
         qn_sched_remove(e->sched, st->group); /* nothing can be chosen: bans, or logits that are not numbers */
-        fail(e, st, QN_E_INTERNAL);
+        fail(e, st, st->steer.constraint && qn_constraint_failed(st->steer.constraint) ? QN_E_LIMIT : QN_E_INTERNAL);
         return;
     } else {
         struct qn_branch *b = &st->branches[k->branch];
         e->now.output_tokens++;
-        b->n_accepted += k->follows;
+        b->n_accepted += k->follows && !b->certain;
         int reason = qn_stream_token(st, k->branch, (uint32_t)k->id, st->job.n_logprobs < 0 ? NULL : &k->lp, e->tok);
+        if (reason < 0) {
+            qn_sched_append(e->sched, k->seq, k->id);
+            if (qn_guided(&st->steer) && qn_pick_took(e, k)) {
+                reason = QN_FINISH_STOP;
+                qn_stream_finish(st, k->branch, QN_FINISH_STOP);
+            }
+        }
         b->chain = reason < 0 && k->draft == k->id;
-        if (reason < 0) qn_sched_append(e->sched, k->seq, k->id);
-        else end_branch(e, st, k->seq, reason);
+        if (reason >= 0) end_branch(e, st, k->seq, reason);
     }
     tell(e, st);
 }
@@ -193,7 +203,7 @@ void qn_step_describe_picks(struct qn_engine *e, int n_picks) {
         const struct qn_job *j = &k->st->job;
         int scored = k->score_id >= 0, n_top = scored ? j->prompt_logprobs : j->n_logprobs;
         e->drawn[i] = (struct qn_backend_pick){.row = k->logits_row, .given = k->score_id, .sampling = &j->sampling, .branch = (uint32_t)k->branch,
-                                               .position = k->position, .ban = k->st->ban, .n_ban = scored ? 0 : n_banned(k), .n_top = n_top < 0 ? 0 : n_top,
+                                               .position = k->position, .ban = k->st->ban, .n_ban = scored ? 0 : n_banned(k), .host = !scored && qn_guided(&k->st->steer), .n_top = n_top < 0 ? 0 : n_top,
                                                .lp = scored || n_top >= 0 ? &k->lp : NULL};
     }
 }
@@ -248,6 +258,16 @@ void qn_step_add_picks(struct qn_engine *e, const struct qn_plan_item *it, int k
     }
 }
 
+/* Drafts without logits of their own: nothing was to be drawn. */
+static void tell_certain(struct qn_engine *e, const struct qn_plan_item *it) {
+    struct qn_stream *st = it->seq->group->spec.user;
+    for (int k = 0; k < it->n_draft; k++) {
+        uint32_t position = (uint32_t)(it->start + k + 1);
+        qn_step_use_pick(e, &(struct qn_pick){.st = st, .seq = it->seq, .branch = it->seq->branch, .score_id = -1, .position = position,
+                                      .follows = k > 0, .draft = it->seq->tokens[position], .id = it->seq->tokens[position]});
+    }
+}
+
 static void sample(struct qn_engine *e, const struct qn_plan *p) {
     int row = 0, out = 0, n_rows = 0, n_picks = 0;
     int32_t *rows = e->out_rows;
@@ -256,8 +276,9 @@ static void sample(struct qn_engine *e, const struct qn_plan *p) {
         struct qn_stream *st = it->seq->group->spec.user;
         if (it->n_draft) {
             struct qn_branch *b = &st->branches[it->seq->branch];
-            b->n_drafted += it->n_draft;
+            b->n_drafted += b->certain ? 0 : it->n_draft;
             b->n_accepted_before = b->n_accepted;
+            if (it->logits == 1) tell_certain(e, it);
         }
         if (it->seq->group->spec.score_prompt && it->logits == it->n_rows && st->n_scored == 0) {
             qn_stream_prompt(st, (uint32_t)it->seq->tokens[0], NULL);
@@ -299,6 +320,7 @@ static void judge_drafts(struct qn_engine *e, const struct qn_plan *p) {
         if (p->items[i].n_draft == 0) continue;
         struct qn_stream *st = p->items[i].seq->group->spec.user;
         struct qn_branch *b = &st->branches[p->items[i].seq->branch];
+        if (b->certain) continue;
         int n_accepted = b->n_accepted - b->n_accepted_before;
         qn_stream_guessed(st, p->items[i].n_draft, n_accepted);
         e->now.spec_drafts++;
@@ -437,7 +459,8 @@ int qn_engine_step_open(struct qn_engine *e, struct qn_err *err) {
     if (!e->tokens || !e->positions || !e->out_rows || !e->batch_seqs || !e->picks || (e->backend->ops->sample && !e->drawn)) return qn_fail(err, QN_E_NOMEM, "no memory for a step");
     for (int i = 0; i < e->n_samplers; i++) {
         e->sampler_row[i] = malloc((size_t)e->model->desc.n_vocab * sizeof(float));
-        if (!e->sampler_row[i] || qn_sampler_open(&e->samplers[i], e->info.n_vocab) < 0 || qn_sampler_reserve(e->samplers[i], (size_t)e->info.n_ctx) < 0) return qn_fail(err, QN_E_NOMEM, "no memory for the samplers");
+        e->sampler_mask[i] = calloc((size_t)e->info.n_vocab / 32 + 1, sizeof(uint32_t));
+        if (!e->sampler_row[i] || !e->sampler_mask[i] || qn_sampler_open(&e->samplers[i], e->info.n_vocab) < 0 || qn_sampler_reserve(e->samplers[i], (size_t)e->info.n_ctx) < 0) return qn_fail(err, QN_E_NOMEM, "no memory for the samplers");
     }
     int rc = warm_up(e, err);
     if (rc == 0) rc = qn_pipeline_open(e, err);
@@ -451,6 +474,7 @@ void qn_engine_step_close(struct qn_engine *e) {
     for (int i = 0; i < e->n_samplers; i++) {
         qn_sampler_close(e->samplers[i]);
         free(e->sampler_row[i]);
+        free(e->sampler_mask[i]);
     }
     free(e->tokens);
     free(e->positions);

@@ -17,8 +17,8 @@
 
 struct record {
     uint32_t kind, branch, id, n_text;
-    int32_t reason, stop_index, n_output, n_cached, n_accepted, n_rejected;
-    uint32_t has_lp, pad;
+    int32_t reason, stop_index, n_output, n_cached, n_accepted, n_rejected, n_thinking;
+    uint32_t has_lp;
 };
 
 /* A step writes at most a TOKEN and a FINISHED for each branch, and a PROMPT for each row that it scores. One record more
@@ -30,12 +30,22 @@ enum { SCORE_RECORD = sizeof(struct record) + sizeof(struct qn_logprobs), RECORD
 
 static size_t round16(size_t n) { return (n + 15) & ~(size_t)15; }
 
+static const uint32_t *put_ids(char **p, const uint32_t *ids, size_t n) {
+    uint32_t *to = (uint32_t *)(void *)*p;
+    if (n) memcpy(to, ids, n * sizeof *ids);
+    *p += round16(n * sizeof *ids);
+    return to;
+}
+
 static int copy_lists(struct qn_stream *st, const struct qn_job *job, const uint32_t *ends, int n_ends) {
     size_t n_ban = job->min_tokens > 0 ? (size_t)n_ends + (size_t)job->n_stop_ids : 0;
     size_t ids = round16((size_t)job->n_stop_ids * sizeof(uint32_t));
-    size_t ban = round16(n_ban * sizeof(uint32_t)), text = 0;
+    size_t ban = round16(n_ban * sizeof(uint32_t)), shown = round16(job->n_shown * sizeof(uint32_t)), text = 0;
+    const struct qn_thinking *t = &job->thinking;
+    size_t more = round16(t->on ? t->n_more * sizeof(uint32_t) : 0), hand_in = round16(t->on ? t->n_hand_in * sizeof(uint32_t) : 0);
     for (int i = 0; i < job->n_stops; i++) text += job->stop_n[i] + 1;
-    char *p = calloc(1, ids + ban + text + 1);
+    if (t->on) text += t->n_open + t->n_close;
+    char *p = calloc(1, ids + ban + shown + more + hand_in + text + 1);
     if (!p) return QN_E_NOMEM;
     st->copies = p;
     if (job->n_stop_ids) memcpy(p, job->stop_ids, (size_t)job->n_stop_ids * sizeof(uint32_t));
@@ -48,6 +58,14 @@ static int copy_lists(struct qn_stream *st, const struct qn_job *job, const uint
         if (job->n_stop_ids) memcpy(st->ban + n_ends, job->stop_ids, (size_t)job->n_stop_ids * sizeof(uint32_t));
     }
     p += ban;
+    st->job.shown = put_ids(&p, job->shown, job->n_shown);
+    if (t->on) {
+        st->job.thinking.more = put_ids(&p, t->more, t->n_more);
+        st->job.thinking.hand_in = put_ids(&p, t->hand_in, t->n_hand_in);
+        st->job.thinking.open = memcpy(p, t->open, t->n_open);
+        st->job.thinking.close = memcpy(p + t->n_open, t->close, t->n_close);
+        p += t->n_open + t->n_close;
+    }
     for (int i = 0; i < job->n_stops; i++) {
         memcpy(p, job->stop[i], job->stop_n[i]);
         st->job.stop[i] = p;
@@ -68,6 +86,14 @@ static int make_branches(struct qn_stream *st, size_t piece_max) {
         st->branches[i].cap = cap;
         st->branches[i].mu = 2 * st->job.sampling.mirostat_tau;
         for (int k = 0; k < st->job.n_stop_regex; k++) st->branches[i].regex[k] = qn_constraint_start(st->job.stop_regex[k]);
+    }
+    if (qn_guided(&st->steer)) {
+        uint32_t *ahead = calloc((size_t)st->job.n_branches * QN_CERTAIN_MOST, sizeof *ahead);
+        if (!ahead) return QN_E_NOMEM;
+        for (int i = 0; i < st->job.n_branches; i++) {
+            st->branches[i].ahead = ahead + (size_t)i * QN_CERTAIN_MOST;
+            qn_guide_init(&st->branches[i].guide, &st->steer);
+        }
     }
     /* Mending can turn one bad byte into three. */
     st->record_max = (uint32_t)(sizeof(struct record) + sizeof(struct qn_logprobs)) + 3 * cap + 64;
@@ -102,8 +128,10 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     if (job->sampling.mirostat) st->job.speculate = 0; /* a pick must know what the one before it taught */
     int rc = qn_sampling_own(&st->job.sampling, qn_tokenizer_n_vocab(tok), piece_of, tok, &st->sampling_lists);
     if (rc == 0) rc = copy_lists(st, job, ends, n_ends);
+    st->steer = (struct qn_guide_plan){.constraint = job->constraint ? qn_constraint_ref(job->constraint) : NULL, .thinking = st->job.thinking, .tok = tok};
     if (rc == 0) rc = make_branches(st, qn_tokenizer_piece_max(tok));
-    uint32_t records = (uint32_t)job->n_branches * RECORDS_A_STEP + 1 + (st->job.speculate ? QN_DRAFT_MOST : 0);
+    uint32_t ahead = qn_guided(&st->steer) ? QN_CERTAIN_STEP : 0;
+    uint32_t records = (uint32_t)job->n_branches * (RECORDS_A_STEP + ahead) + 1 + (st->job.speculate ? QN_DRAFT_MOST : 0);
     st->step_bytes = records * (st->record_max + RING_UNIT);
     if (job->prompt_logprobs >= 0) st->score_bytes = (uint32_t)(step_rows + 1) * (SCORE_RECORD + RING_UNIT);
     size_t ring = 2 * ((size_t)n_steps * st->step_bytes + st->score_bytes);
@@ -124,7 +152,11 @@ void qn_stream_free(struct qn_stream *st) {
     qn_group_free(st->group);
     qn_draft_free(st->guess.draft);
     qn_ring_done(&st->ring);
-    if (st->branches) free(st->branches[0].held);
+    if (st->branches) {
+        free(st->branches[0].held);
+        free(st->branches[0].ahead);
+    }
+    qn_constraint_unref(st->steer.constraint);
     free(st->branches);
     for (int i = 0; i < st->job.n_stop_regex; i++) qn_constraint_unref(st->job.stop_regex[i]);
     free(st->copies);
@@ -213,10 +245,17 @@ static int is_stop_id(const struct qn_job *j, uint32_t id) {
     return 0;
 }
 
+static int is_shown(const struct qn_job *j, uint32_t id) {
+    for (size_t i = 0; i < j->n_shown; i++)
+        if (j->shown[i] == id) return 1;
+    return 0;
+}
+
 static void put_finished(struct qn_stream *st, int branch, enum qn_finish reason, int stop_index, uint32_t id, const char *text, size_t n) {
     struct qn_branch *b = &st->branches[branch];
     put(st, (struct record){.kind = QN_EV_FINISHED, .branch = (uint32_t)branch, .id = id, .reason = (int32_t)reason,
                             .stop_index = stop_index, .n_output = b->n_output,
+                            .n_thinking = b->guide.phase == QN_PHASE_BEFORE ? 0 : b->guide.n_thinking,
                             .n_accepted = b->n_accepted, .n_rejected = b->n_drafted - b->n_accepted}, NULL, text, n);
     b->done = 1;
 }
@@ -233,7 +272,7 @@ static uint32_t hold(struct qn_branch *b, const struct qn_job *j, uint32_t id, c
     size_t n_piece = 0;
     const char *piece = qn_tokenizer_piece(tok, id, &n_piece);
     enum qn_token_kind kind = qn_tokenizer_kind(tok, id);
-    if (j->hide_special && (kind == QN_TOKEN_CONTROL || kind == QN_TOKEN_UNKNOWN || kind == QN_TOKEN_UNUSED)) return 0;
+    if (j->hide_special && (kind == QN_TOKEN_CONTROL || kind == QN_TOKEN_UNKNOWN || kind == QN_TOKEN_UNUSED) && !is_shown(j, id)) return 0;
     if (n_piece > b->cap - b->n_held) n_piece = b->cap - b->n_held;
     memcpy(b->held + b->n_held, piece, n_piece);
     b->n_held += (uint32_t)n_piece;
@@ -283,7 +322,22 @@ int qn_stream_token(struct qn_stream *st, int branch, uint32_t id, const struct 
 }
 
 void qn_stream_finish(struct qn_stream *st, int branch, enum qn_finish reason) {
-    put_finished(st, branch, reason, -1, 0, st->branches[branch].held, st->branches[branch].n_held);
+    put_finished(st, branch, reason, -1, UINT32_MAX, st->branches[branch].held, st->branches[branch].n_held);
+}
+
+/* --- certain tokens ------------------------------------------------------------------------------------------------ */
+
+int qn_stream_certain(const struct qn_stream *st, int branch) {
+    uint32_t n = st->branches[branch].guide.n_certain;
+    return n > QN_CERTAIN_STEP ? QN_CERTAIN_STEP : (int)n;
+}
+
+int qn_stream_take_certain(struct qn_stream *st, int branch, int32_t *out, int most) {
+    const struct qn_guide *g = &st->branches[branch].guide;
+    int n = qn_stream_certain(st, branch);
+    if (n > most) n = most;
+    for (int i = 0; i < n; i++) out[i] = (int32_t)g->certain[i];
+    return n;
 }
 
 /* --- guessing ------------------------------------------------------------------------------------------------------ */
@@ -345,6 +399,7 @@ int qn_stream_next(struct qn_stream *st, struct qn_event *ev) {
             .lp = r.has_lp ? (const struct qn_logprobs *)(const void *)(p + sizeof r) : NULL,
             .reason = (enum qn_finish)r.reason, .stop_index = r.stop_index, .n_cached = r.n_cached,
             .n_prompt = st->group->spec.n_prompt, .n_output = r.n_output, .n_accepted = r.n_accepted, .n_rejected = r.n_rejected,
+            .n_thinking = r.n_thinking,
         };
         st->peeked = 1;
         st->n_finished += r.kind == QN_EV_FINISHED;

@@ -11,6 +11,7 @@
 #include "engine/base/ring.h"
 #include "engine/draft.h"
 #include "engine/engine.h"
+#include "engine/guide.h"
 #include "engine/sched.h"
 
 struct qn_branch {          /* one sequence's text; engine thread */
@@ -22,6 +23,9 @@ struct qn_branch {          /* one sequence's text; engine thread */
     float mu;               /* mirostat's state: learnt from picks, which a preemption does not take back */
     int chain;              /* 1: the draft row before this one came true, so the next row's pick counts */
     int n_drafted, n_accepted, n_accepted_before; /* guesses asked for; that came true; in earlier steps */
+    int certain;            /* the drafts of this step were certain, no guesses */
+    struct qn_guide guide;
+    uint32_t *ahead;        /* [QN_CERTAIN_MOST] guided requests only: what the guide's constraint makes certain */
 };
 
 struct qn_guesser {         /* speculation of a request with one branch; engine thread */
@@ -42,6 +46,7 @@ struct qn_stream {
     uint32_t n_ban;
     struct qn_group *group; /* owned; in the scheduler's hands while place is SCHEDULED */
     struct qn_branch *branches;
+    struct qn_guide_plan steer;
     struct qn_guesser guess;
     struct qn_ring ring;
     uint32_t record_max;    /* bytes of the largest record of one branch and step */
@@ -74,8 +79,12 @@ void qn_stream_prompt(struct qn_stream *st, uint32_t id, const struct qn_logprob
 /* Records a sampled token and says whether it ends the branch: -1 no, or QN_FINISH_*; the FINISHED record is then
  * written too. lp may be NULL. */
 int qn_stream_token(struct qn_stream *st, int branch, uint32_t id, const struct qn_logprobs *lp, const struct qn_tokenizer *tok);
-/* Ends a branch that sampled nothing more (max_tokens 0). */
+/* Ends a branch that sampled nothing more (max_tokens 0; a constraint that is over). */
 void qn_stream_finish(struct qn_stream *st, int branch, enum qn_finish reason);
+
+/* Tokens that are certain to follow, at most QN_CERTAIN_STEP: how many, and they. */
+int qn_stream_certain(const struct qn_stream *st, int branch);
+int qn_stream_take_certain(struct qn_stream *st, int branch, int32_t *out, int most);
 
 /* Guesses for branch 0 whose tokens are tokens[0..n): writes up to `most`, returns how many. */
 int qn_stream_guess(struct qn_stream *st, const int32_t *tokens, size_t n, int32_t *out, int most);

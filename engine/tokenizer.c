@@ -403,3 +403,16 @@ int64_t qn_tokenizer_find(const struct qn_tokenizer *t, const char *s, size_t n)
     const struct qn_special_entry *e = qn_specials_find(&t->specials, s, n);
     return e ? (int64_t)e->id : -1;
 }
+
+static int note_word(void *ctx, const char *p, size_t n) {
+    (void)n;
+    *(const char **)ctx = p;
+    return 0;
+}
+
+size_t qn_tokenizer_settled(const struct qn_tokenizer *t, const char *p, size_t n) {
+    const char *last = p;
+    if (t->scheme != BYTE_BPE || n == 0) return 0; /* (a mark that composes reaches back into the last word only) */
+    qn_pretok_split(t->pre, p, n, note_word, &last);
+    return (size_t)(last - p);
+}

@@ -54,6 +54,10 @@ void qn_tokenizer_close(struct qn_tokenizer *t);
 int qn_tokenizer_encode(const struct qn_tokenizer *t, const struct qn_text *text, unsigned flags, size_t ids_max,
                         struct qn_ids *out, struct qn_err *err);
 
+/* How many leading bytes of p[0..n) keep their tokens whatever text follows: those before the last word. 0 where words are not cut
+ * (SentencePiece). */
+size_t qn_tokenizer_settled(const struct qn_tokenizer *t, const char *p, size_t n);
+
 uint32_t qn_tokenizer_n_vocab(const struct qn_tokenizer *t);
 /* The raw bytes that a token stands for (SentencePiece's U+2581 already turned into a space, byte tokens into their
  * byte). Not NUL-terminated; lives as long as the tokenizer. id < n_vocab. A control token yields its spelling;

@@ -12,7 +12,7 @@
 enum { BAN_MAX = 128, ALIGN = 64 }; /* bans of one pick; more are the host's */
 
 static int drawn_here(const struct qn_backend_pick *k) {
-    return k->given >= 0 || (qn_sampling_plain(k->sampling) && k->n_ban <= BAN_MAX);
+    return k->given >= 0 || (!k->host && qn_sampling_plain(k->sampling) && k->n_ban <= BAN_MAX);
 }
 
 static size_t up_to(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }

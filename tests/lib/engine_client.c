@@ -82,6 +82,7 @@ static void take(struct said *s, const struct qn_event *ev) {
     b->reason = (int)ev->reason;
     b->stop_index = ev->stop_index;
     b->n_output = ev->n_output;
+    b->n_thinking = ev->n_thinking;
     s->n_accepted += ev->n_accepted;
     if (--s->n_left == 0) s->done_ns = qn_clock_ns();
 }

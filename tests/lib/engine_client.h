@@ -7,7 +7,7 @@
 enum { SAID_TOKENS_MAX = 4096, SAID_BRANCHES_MAX = 8 };
 
 struct said_branch {
-    int n, finished, reason, stop_index, n_output;
+    int n, finished, reason, stop_index, n_output, n_thinking;
     uint32_t ids[SAID_TOKENS_MAX];
     float logprob[SAID_TOKENS_MAX];
     struct qn_top top0[SAID_TOKENS_MAX];

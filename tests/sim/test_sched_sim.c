@@ -59,7 +59,7 @@ struct sim {
     int n_flight, late_rate; /* steps of 100 whose tokens are told late */
     uint64_t late, in_vain;  /* tokens told late; drawn for a branch that had ended */
     int guess_right;         /* per cent of the drafted tokens that are the true ones */
-    uint64_t steps, rows, guessed, taken;
+    uint64_t steps, rows, guessed, taken, certain;
 };
 
 static struct sim *M;
@@ -84,18 +84,31 @@ static int ends(const struct req *r, uint64_t found, int branch) {
     return mix(found ^ 0x55, mix(r->root, (uint64_t)branch)) % 24 == 0;
 }
 
-/* Guesses what follows: the truth, as often as this seed says, else anything. */
+/* How many tokens are certain behind these: a matter of the request and of how far it is. */
+static int n_certain(const struct qn_seq *q, int *logits) {
+    const struct req *r = q->group->spec.user;
+    uint64_t h = mix(r->root, (uint64_t)q->n_tokens * 3 + (uint64_t)q->branch);
+    *logits = (int)(r->root >> 5 & 1);
+    return M->cfg.certain && h % 4 == 0 ? 1 + (int)(h / 4 % 16) : 0;
+}
+
+static int certain(const struct qn_seq *q, int *logits) {
+    if (qn_sched_is_late(q)) abort();
+    return n_certain(q, logits);
+}
+
+/* Guesses what follows: the truth, as often as this seed says, else anything; or what is certain. */
 static int draft(const struct qn_seq *q, int32_t *out, int most) {
     const struct req *r = q->group->spec.user;
     uint64_t h = r->root, found = r->root;
-    int n = (int)draw((uint64_t)most + 1);
+    int logits, sure = n_certain(q, &logits), n = sure ? (most < sure ? most : sure) : (int)draw((uint64_t)most + 1);
     if (qn_sched_is_late(q)) abort(); /* nobody can guess what follows a token that nobody knows */
     for (int p = 0; p < q->n_tokens + n; p++) {
-        if (p >= q->n_tokens) out[p - q->n_tokens] = chance(M->guess_right) ? next_token(r, found, q->branch) : (int32_t)draw(VOCAB);
+        if (p >= q->n_tokens) out[p - q->n_tokens] = sure || chance(M->guess_right) ? next_token(r, found, q->branch) : (int32_t)draw(VOCAB);
         h = mix(h, (uint64_t)(p < q->n_tokens ? q->tokens[p] : out[p - q->n_tokens]));
         found = mix(found, h);
     }
-    M->guessed += (uint64_t)n;
+    *(sure ? &M->certain : &M->guessed) += (uint64_t)n;
     return n;
 }
 
@@ -115,6 +128,7 @@ static void setup(uint64_t seed) {
     c->n_ctx = CTX;
     c->may_run = may_run;
     c->draft = chance(40) ? draft : NULL;
+    c->certain = c->draft && chance(50) ? certain : NULL;
     c->draft_rows_max = (int)draw(24);
     M->guess_right = (int)draw(101);
     M->twin_rate = chance(50) ? (int)draw(60) : 0;
@@ -225,7 +239,7 @@ static int computes_again(const struct qn_plan_item *a, const struct qn_plan_ite
 
 static int check_items(const struct qn_plan *p) {
     int64_t prefill_cost = 0;
-    int rows = 0, prefill_rows = 0, n_decodes = 0, decode_rows = 0;
+    int rows = 0, prefill_rows = 0, n_decodes = 0, decode_rows = 0, sure_rows = 0;
     for (int i = 0; i < p->n_items; i++) {
         const struct qn_plan_item *it = &p->items[i];
         const struct qn_seq *q = it->seq;
@@ -243,9 +257,12 @@ static int check_items(const struct qn_plan *p) {
         for (int b = it->start / M->cfg.block_tokens; b * M->cfg.block_tokens < it->start + it->n_rows; b++)
             if (!qn_kvcache_writable(M->kv, q->blocks[b])) FAIL("rows go to a block that others see");
         rows += it->n_rows;
+        int wants_logits = 1, sure = is_decode(it) && it->n_draft ? n_certain(q, &wants_logits) : 0;
         if (is_decode(it)) {
-            if (it->n_rows != 1 + it->n_draft || it->logits != it->n_rows || !it->sample) FAIL("a decode of %d rows, %d logits", it->n_rows, it->logits);
-            decode_rows += it->n_rows;
+            if (it->n_rows != 1 + it->n_draft || it->logits != (sure && !wants_logits ? 1 : it->n_rows) || !it->sample) FAIL("a decode of %d rows, %d logits", it->n_rows, it->logits);
+            if (sure && it->n_draft > sure) FAIL("%d tokens where %d are certain", it->n_draft, sure);
+            decode_rows += sure ? 1 : it->n_rows;
+            sure_rows += sure ? it->n_draft : 0;
             if (prefill_rows) FAIL("a decode behind a prefill");
             n_decodes++;
         } else {
@@ -260,12 +277,12 @@ static int check_items(const struct qn_plan *p) {
                 if (it->start != r->n_scored || to > r->n_prompt || it->logits != it->n_rows) FAIL("prompt rows %d+%d not scored", it->start, it->n_rows);
                 r->n_scored = to;
             }
-        } else if (it->logits != it->sample + it->n_draft) {
+        } else if (it->logits != it->sample + (sure && !wants_logits ? 0 : it->n_draft)) {
             FAIL("%d logits of which %d sampled", it->logits, it->sample);
         }
     }
     if (rows != p->n_rows || rows > M->cfg.step_rows_max) FAIL("%d rows, said %d, budget %d", rows, p->n_rows, M->cfg.step_rows_max);
-    if (n_decodes && M->cfg.prefill_chunk_max && prefill_rows > M->cfg.prefill_chunk_max) FAIL("%d prefill rows beside decodes", prefill_rows);
+    if (n_decodes && M->cfg.prefill_chunk_max && prefill_rows + sure_rows > M->cfg.prefill_chunk_max) FAIL("%d prefill and certain rows beside decodes", prefill_rows + sure_rows);
     if (n_decodes && M->cfg.prefill_chunk_max && M->cfg.row_ctx && prefill_rows > ROWS_FREE &&
         prefill_cost > (int64_t)M->cfg.prefill_chunk_max * M->cfg.row_ctx)
         FAIL("prefill rows that cost %lld of %d x %d", (long long)prefill_cost, M->cfg.prefill_chunk_max, M->cfg.row_ctx);
@@ -339,10 +356,11 @@ static int sample(const struct qn_plan *p, uint64_t found[][CTX], struct req *co
         if (!g || !it->sample || (!it->fork && r->finished[it->seq->branch])) continue;
         if (!it->fork) {
             int32_t guess[CTX];
+            int logits, sure = n_certain(it->seq, &logits);
             for (int k = 0; k < it->n_draft; k++) guess[k] = it->seq->tokens[it->start + 1 + k];
             for (int k = 0; k <= it->n_draft; k++) {
                 int at = it->seq->n_tokens;
-                M->taken += k > 0;
+                M->taken += k > 0 && !sure;
                 if (!give(r, it->seq, found[i][k], 0)) return 0;
                 if (!r->g || r->finished[it->seq->branch] || k == it->n_draft || it->seq->tokens[at] != guess[k]) break;
             }
@@ -550,7 +568,7 @@ static void clean(void) {
 TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
     const char *only = getenv("QN_SEED"), *many = getenv("QN_SEEDS");
     uint64_t from = only ? strtoull(only, NULL, 0) : 1, n = only ? 1 : many ? strtoull(many, NULL, 0) : 10000;
-    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0, joins = 0, late = 0, in_vain = 0;
+    uint64_t steps = 0, rows = 0, preemptions = 0, hits = 0, evictions = 0, guessed = 0, taken = 0, n_sure = 0, joins = 0, late = 0, in_vain = 0;
     M = calloc(1, sizeof *M);
     ASSERT(M);
     for (uint64_t seed = from; seed < from + n; seed++) {
@@ -570,15 +588,16 @@ TEST_SLOW(sim, sched_and_cache_through_many_seeds, 900) {
         evictions += kv.evictions;
         joins += c.joins;
         guessed += M->guessed;
+        n_sure += M->certain;
         taken += M->taken;
         late += M->late;
         in_vain += M->in_vain;
         clean();
     }
-    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu joins, %llu of %llu guesses taken, %llu tokens told late and %llu in vain\n", (unsigned long long)n,
+    printf("    %llu seeds: %llu steps, %llu rows, %llu preemptions, %llu tokens found cached, %llu evictions, %llu joins, %llu of %llu guesses taken, %llu certain, %llu tokens told late and %llu in vain\n", (unsigned long long)n,
            (unsigned long long)steps, (unsigned long long)rows, (unsigned long long)preemptions, (unsigned long long)hits,
-           (unsigned long long)evictions, (unsigned long long)joins, (unsigned long long)taken, (unsigned long long)guessed,
+           (unsigned long long)evictions, (unsigned long long)joins, (unsigned long long)taken, (unsigned long long)guessed, (unsigned long long)n_sure,
            (unsigned long long)late, (unsigned long long)in_vain);
-    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken && joins > n / 20 && late > 20 * n && in_vain > n); /* the seeds do reach the corners */
+    if (n >= 1000) EXPECT(preemptions > n && hits > 100 * n && evictions > n && taken > n && guessed > 2 * taken && n_sure > n && joins > n / 20 && late > 20 * n && in_vain > n); /* the seeds do reach the corners */
     free(M);
 }

@@ -62,10 +62,17 @@ void qn_constraint_unref(struct qn_constraint *c) {
     free(c);
 }
 
+/* Work for one operation, in steps of some nanoseconds: a state that costs more, or a mask, ends in QN_E_LIMIT. By count and not by the
+ * clock, so that the same request ends the same way on every machine. */
+enum { FUEL_STEP = 1 << 18, FUEL_MASK = 1 << 22 };
+
+static void refuel(struct qn_constraint *c, int64_t fuel) { c->g->fuel = c->g->look = fuel; }
+
 /* Every operation begins here. Memory: above three quarters masks go, then rows; states stay until the end. */
 static void enter(struct qn_constraint *c) {
     struct qn_grammar *g = c->g;
     pthread_mutex_lock(&c->lock);
+    refuel(c, FUEL_MASK);
     if (g->used <= g->bytes_max / 4 * 3) return;
     if (c->masks.bytes > g->bytes_max / 16) qn_mask_drop(c);
     if (g->used > g->bytes_max / 4 * 3 && g->rows.bytes > g->bytes_max / 16) qn_states_drop_rows(&c->states);
@@ -78,7 +85,10 @@ static int usable(const struct qn_constraint *c, qn_cstate s) { return s != QN_C
 qn_cstate qn_constraint_start(const struct qn_constraint *c) { return c->start; }
 
 static qn_cstate by_text(struct qn_constraint *c, qn_cstate s, const char *p, size_t n) {
-    for (size_t i = 0; i < n && s != QN_C_DEAD; i++) s = qn_states_by_byte(&c->states, s, (unsigned char)p[i]);
+    for (size_t i = 0; i < n && s != QN_C_DEAD; i++) {
+        refuel(c, FUEL_STEP);
+        s = qn_states_by_byte(&c->states, s, (unsigned char)p[i]);
+    }
     return s;
 }
 

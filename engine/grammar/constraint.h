@@ -1,6 +1,6 @@
 /* A compiled grammar at work: which tokens may come next.
  *
- * A STATE is one number. It stands for an interned Earley set whose origins are states themselves, so two places in a text
+ * A STATE is one number. It stands for an interned set of what may still come (states.h), so two places in a text
  * that may go on in the same ways have the same number, with recursion too, and everything that is computed for a state
  * (the next state for a byte, the token mask) is computed once. Forking, rolling back and guessing ahead are copies of a number.
  * Masks come from a walk over a trie of the vocabulary's bytes. Control tokens match only where the grammar names them;
@@ -30,7 +30,7 @@ struct qn_constraint *qn_constraint_ref(struct qn_constraint *c);
 void qn_constraint_unref(struct qn_constraint *c);
 
 qn_cstate qn_constraint_start(const struct qn_constraint *c);
-/* The state after more text, or QN_C_DEAD. Running out of memory also gives DEAD, and _failed tells. */
+/* The state after more text, or QN_C_DEAD. Running out of memory or work also gives DEAD, and _failed tells. */
 qn_cstate qn_constraint_text(struct qn_constraint *c, qn_cstate s, const char *p, size_t n);
 /* The same for a token; one that ends generation leaves an accepting state as it is. */
 qn_cstate qn_constraint_token(struct qn_constraint *c, qn_cstate s, uint32_t id);
@@ -45,7 +45,8 @@ uint32_t qn_constraint_mask(struct qn_constraint *c, qn_cstate s, uint32_t *mask
 size_t qn_constraint_forced(struct qn_constraint *c, qn_cstate s, char *out, size_t max);
 /* The special token that must come next, or -1. */
 int64_t qn_constraint_forced_token(struct qn_constraint *c, qn_cstate s);
-/* 0, or the QN_E_LIMIT that made states DEAD for want of memory. */
+/* 0, or the QN_E_LIMIT that made all states DEAD: for want of memory, or because a single state or mask was too much work. Who keeps
+ * constraints for later requests should drop one that failed. */
 int qn_constraint_failed(struct qn_constraint *c);
 
 struct qn_constraint_counts {

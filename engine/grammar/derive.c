@@ -30,6 +30,7 @@ uint32_t qn_g_list(struct qn_grammar *g, uint32_t *v, uint32_t n) {
 }
 
 static void push_list(struct qn_grammar *g, uint32_t list) {
+    qn_g_charge(g, 2);
     for (uint32_t i = 0; list && i < g->lists[list].n; i++) qn_g_push(g, &g->pile, g->lists[list].v[i]);
 }
 
@@ -172,6 +173,7 @@ qn_gnode qn_g_by_byte(struct qn_grammar *g, qn_gnode i, unsigned b) {
     uint32_t *row = c ? row_of(g, x, c->n) : NULL;
     if (!row) return QN_G_NONE;
     if (row[c->of[b]] != QN_G_UNKNOWN) return row[c->of[b]];
+    if (qn_g_charge(g, 2) < 0) return QN_G_NONE;
     qn_gnode d = compute(g, i, (struct step){BY_BYTE, b});
     return g->error ? QN_G_NONE : (row[c->of[b]] = d);
 }

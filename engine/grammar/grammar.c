@@ -18,6 +18,7 @@ int qn_grammar_new(struct qn_grammar **out, const struct qn_grammar_limits *limi
     g->started_ns = qn_clock_ns();
     g->deadline_ns = g->started_ns + (limits && limits->compile_ns ? limits->compile_ns : COMPILE_NS);
     g->live_fuel = LIVE_FUEL;
+    g->fuel = g->look = INT64_MAX / 2; /* building is bounded by time */
     if (qn_rng_bytes(&g->key, sizeof g->key) < 0) qn_g_fail(g, QN_E_IO);
     qn_gn_make(g, QN_K_NONE, 0, 0, 0);
     if (g->nodes.slot) memset(g->nodes.slot, 0, (g->nodes.mask + 1) * sizeof *g->nodes.slot); /* number 0 is what free slots hold */

@@ -113,23 +113,78 @@ int qn_g_is_empty(struct qn_grammar *g, qn_gnode a) {
 
 /* --- rules --- */
 
-/* One pass over the nodes and one over the rules; 1 when some rule was learned to be nullable or live. */
-static int settle(struct qn_grammar *g) {
-    int more = 0;
-    for (qn_gnode i = QN_G_EMPTY + 1; i < g->n_nodes && qn_grammar_tick(g) == 0; i++) {
+/* Who is made of whom, among the nodes that hold a rule; a rule's reference counts as made of its body. */
+struct uses {
+    uint32_t *from;       /* [n_nodes + 1] users of node i: user[from[i] .. from[i + 1]) */
+    qn_gnode *user;
+    uint32_t n_user;
+    qn_gnode *queue;      /* [n_nodes] ring: each node is in it once at most */
+    uint8_t *queued;
+    uint32_t head, n_queue;
+};
+
+/* Calls `to` for each child of node i. */
+static void each_child(struct qn_grammar *g, qn_gnode i, void (*to)(struct uses *u, qn_gnode child, qn_gnode user), struct uses *u) {
+    const struct qn_gnode_s *x = qn_gn(g, i);
+    const uint32_t *v = x->more;
+    if (x->kind == QN_K_RULE) to(u, g->rules[x->a].body, i);
+    if (x->kind == QN_K_CAT || x->kind == QN_K_REPEAT) to(u, x->a, i);
+    if (x->kind == QN_K_CAT) to(u, x->b, i);
+    for (uint32_t k = 0; x->kind == QN_K_ALT && k < x->n; k++) to(u, v[k], i);
+}
+
+static void count_use(struct uses *u, qn_gnode child, qn_gnode user) {
+    (void)user;
+    u->from[child + 1]++;
+    u->n_user++;
+}
+
+static void note_use(struct uses *u, qn_gnode child, qn_gnode user) { u->user[--u->from[child + 1]] = user; }
+
+static void enqueue(struct uses *u, qn_gnode i, uint32_t n) {
+    if (u->queued[i]) return;
+    u->queued[i] = 1;
+    u->queue[(u->head + u->n_queue++) % n] = i;
+}
+
+/* Facts only grow: who gains one has those who use it looked at again. */
+static void settle(struct qn_grammar *g, struct uses *u, uint32_t n) {
+    const unsigned facts = QN_F_NULLABLE | QN_F_LIVE;
+    while (u->n_queue > 0 && !g->error) {
+        qn_gnode i = u->queue[u->head];
         struct qn_gnode_s *x = qn_gn(g, i);
-        if (!(x->flags & QN_F_IMPURE)) continue;
-        x->flags &= (uint8_t)~(QN_F_LIVE | QN_F_DEAD | QN_F_NULLABLE);
+        u->head = (u->head + 1) % n;
+        u->n_queue--;
+        u->queued[i] = 0;
+        if (x->kind == QN_K_RULE) {
+            g->rules[x->a].nullable = qn_gn_nullable(g, g->rules[x->a].body) != 0;
+            g->rules[x->a].live = (qn_gn(g, g->rules[x->a].body)->flags & QN_F_LIVE) != 0;
+        }
+        unsigned was = x->flags & facts;
         qn_gn_flags(g, i);
+        qn_g_charge(g, 4 + (x->kind == QN_K_ALT ? x->n : 0));
+        if ((x->flags & facts) == was) continue;
+        for (uint32_t k = u->from[i + 1]; k < u->from[i + 2]; k++) enqueue(u, u->user[k], n);
     }
-    for (uint32_t r = g->n_rules; r-- > 0;) {
-        struct qn_grule *u = &g->rules[r];
-        unsigned f = qn_gn(g, u->body)->flags;
-        if ((f & QN_F_NULLABLE && !u->nullable) || (f & QN_F_LIVE && !u->live)) more = 1;
-        u->nullable |= (f & QN_F_NULLABLE) != 0;
-        u->live |= (f & QN_F_LIVE) != 0;
+}
+
+static void settle_all(struct qn_grammar *g, struct uses *u) {
+    uint32_t n = g->n_nodes;
+    for (qn_gnode i = 0; i < n; i++)
+        if (qn_gn(g, i)->flags & QN_F_IMPURE) each_child(g, i, count_use, u);
+    u->user = calloc((size_t)u->n_user + 1, sizeof *u->user);
+    if (!u->user) {
+        qn_g_fail(g, QN_E_NOMEM);
+        return;
     }
-    return more;
+    for (qn_gnode i = 0; i <= n; i++) u->from[i + 1] += u->from[i]; /* ends; noting each use turns them into beginnings */
+    for (qn_gnode i = 0; i < n; i++) {
+        if (!(qn_gn(g, i)->flags & QN_F_IMPURE)) continue;
+        each_child(g, i, note_use, u);
+        qn_gn(g, i)->flags &= (uint8_t)~(QN_F_LIVE | QN_F_DEAD | QN_F_NULLABLE);
+        enqueue(u, i, n);
+    }
+    settle(g, u, n);
 }
 
 int qn_g_seal(struct qn_grammar *g) {
@@ -138,6 +193,15 @@ int qn_g_seal(struct qn_grammar *g) {
     for (qn_gnode i = 0, n = g->n_nodes; i < n && !g->error; i++) /* what holds no rule is judged first */
         if (!(qn_gn(g, i)->flags & QN_F_IMPURE) && qn_gn(g, i)->flags & QN_F_BOOL) qn_g_live(g, i);
     g->sealed = 1;
-    while (!g->error && settle(g)) continue;
+    if (g->error) return g->error;
+    size_t n = g->n_nodes, bytes = (n + 3) * sizeof(uint32_t) + n * (sizeof(qn_gnode) + 1);
+    struct uses u = {.from = calloc(n + 3, sizeof *u.from), .queue = calloc(n, sizeof *u.queue), .queued = calloc(n, 1)};
+    if (bytes > g->bytes_max - g->used) qn_g_fail(g, QN_E_LIMIT);
+    else if (!u.from || !u.queue || !u.queued) qn_g_fail(g, QN_E_NOMEM);
+    else settle_all(g, &u);
+    free(u.from);
+    free(u.user);
+    free(u.queue);
+    free(u.queued);
     return g->error;
 }

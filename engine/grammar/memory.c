@@ -19,11 +19,17 @@ int qn_g_fail(struct qn_grammar *g, int code) {
     return g->error;
 }
 
-int qn_grammar_tick(struct qn_grammar *g) {
+int qn_g_charge(struct qn_grammar *g, size_t n) {
+    enum { LOOK = 8192 };
     if (g->error) return g->error;
-    if (!g->deadline_ns || ++g->ticks % 256) return 0;
-    return qn_clock_ns() > g->deadline_ns ? qn_g_fail(g, QN_E_LIMIT) : 0;
+    g->fuel -= (int64_t)n;
+    if (g->fuel > g->look) return 0;
+    if (g->fuel < 0) return qn_g_fail(g, QN_E_LIMIT);
+    g->look = g->fuel - LOOK;
+    return g->deadline_ns && qn_clock_ns() > g->deadline_ns ? qn_g_fail(g, QN_E_LIMIT) : 0;
 }
+
+int qn_grammar_tick(struct qn_grammar *g) { return qn_g_charge(g, 32); }
 
 static int may_hold(struct qn_grammar *g, size_t more) {
     if (g->error) return 0;
@@ -115,7 +121,9 @@ static int by_number(const void *a, const void *b) {
 }
 
 void qn_g_sort(uint32_t *v, uint32_t n) {
-    if (n > 24) {
+    uint32_t sorted = n > 0;
+    while (sorted < n && v[sorted - 1] <= v[sorted]) sorted++;
+    if (n > 24 && n - sorted > 4) { /* what is in order but for the last few is often added to */
         qsort(v, n, sizeof *v, by_number);
         return;
     }

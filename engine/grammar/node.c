@@ -99,7 +99,7 @@ static int more_segments(struct qn_grammar *g) {
 
 /* The node like x; x->more is copied when it is new. */
 static qn_gnode intern(struct qn_grammar *g, struct qn_gnode_s *x) {
-    if (qn_grammar_tick(g) < 0 || qn_gtable_room(g, &g->nodes, hash_of_node, g) < 0) return QN_G_NONE;
+    if (qn_g_charge(g, 4 + words_more(x) / 2) < 0 || qn_gtable_room(g, &g->nodes, hash_of_node, g) < 0) return QN_G_NONE;
     x->hash = hash_node(g, x);
     uint32_t k = x->hash & g->nodes.mask;
     for (; g->nodes.slot[k]; k = (k + 1) & g->nodes.mask)
@@ -269,6 +269,7 @@ static int gather(struct qn_grammar *g, int kind, const qn_gnode *v, size_t n) {
 }
 
 static qn_gnode alt_of(struct qn_grammar *g, uint32_t at) {
+    if (qn_g_charge(g, g->pile.n - at) < 0) return QN_G_NONE;
     uint32_t *v = g->pile.v + at, n = qn_g_sort_unique(v, g->pile.n - at), k = 0;
     int others_nullable = 0;
     for (uint32_t i = 0; i < n; i++) {

@@ -78,6 +78,7 @@ struct qn_gtable { /* open addressing, numbers of things whose hash the thing ke
 struct qn_grule {
     qn_gnode ref, body;
     uint8_t set, nullable, live;
+    uint32_t round, ret, place; /* scratch of states.c and returns.c */
 };
 
 struct qn_gstep {
@@ -88,7 +89,8 @@ struct qn_grammar {
     int error, sealed;
     size_t used, bytes_max;
     int64_t started_ns, deadline_ns; /* deadline 0: none (running) */
-    uint32_t ticks;
+    int64_t fuel;              /* work that may still be done; when running, of this operation */
+    int64_t look;              /* fuel at the next look at the clock */
     uint64_t key;
     qn_gnode text;             /* any_char*, known to and_n */
     struct qn_garena keep, rows;
@@ -113,6 +115,8 @@ static inline int qn_gn_nullable(const struct qn_grammar *g, qn_gnode i) { retur
 static inline int qn_set_has(const uint64_t s[4], unsigned b) { return (int)(s[b >> 6] >> (b & 63) & 1); }
 
 /* memory.c. NULL, or a negative code, after setting g->error. */
+/* Work of about n small steps was done. 0, or the error. */
+int qn_g_charge(struct qn_grammar *g, size_t n);
 int qn_g_fail(struct qn_grammar *g, int code);
 void *qn_g_take(struct qn_grammar *g, struct qn_garena *a, size_t n);
 void qn_garena_empty(struct qn_grammar *g, struct qn_garena *a);

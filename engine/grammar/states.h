@@ -1,29 +1,35 @@
-/* States of a running grammar: interned Earley sets (Earley 1970) whose items are derivatives and whose origins are states.
+/* States of a running grammar: interned sets of items, what is still to come on each way of reading the text so far.
  *
- * An item (rule, origin, node): of a rule that was called in the set `origin`, `node` is still to come. Origins are numbers of
- * interned sets and not places in the text, so sets with the same future are one number at any place and depth. A call
- * in tail position hands its caller's origin on, so right recursion runs in one set (after Leo 1991).
- * Rules that match the empty string need no special care: derivatives step over them (after Aycock and Horspool 2002).
- * No vocabulary here. Owner: one at a time. */
+ * An item (node, ret): `node` comes, then one of the continuations of the return set `ret`, each an item again. Return sets are
+ * interned by what they hold and not by where the call was made, so this is Earley's method (1970) on a graph-structured stack whose
+ * equal parts are one (Scott and Johnstone 2010), and texts with the same future have one number, at any depth. Left recursion makes a return set that
+ * holds itself; one that says no more than another it holds is that one, so ambiguous grammars stay finite too. A call in tail position takes its
+ * caller's return set along (after Leo 1991): right recursion needs no stack. Rules that match the empty string need no
+ * special care, as derivatives step over them. No vocabulary here. Owner: one at a time. */
 #ifndef QN_GRAMMAR_STATES_H
 #define QN_GRAMMAR_STATES_H
 
 #include "engine/grammar/node.h"
 
 enum {
-    QN_S_DEAD = 0,            /* also the origin of the outermost rule */
-    QN_S_ITEMS_MAX = 4096,
+    QN_S_DEAD = 0,
+    QN_R_ROOT = 0,            /* the return set of the whole: after it the text is over */
+    QN_S_ITEMS_MAX = 4096,    /* of a state, while it is made; calls likewise */
 };
 
-#define QN_S_SELF UINT32_MAX  /* origin: the set that the item is in */
-
 struct qn_item {
-    uint32_t rule, origin;
     qn_gnode node;
+    uint32_t ret;
+};
+
+struct qn_return {
+    const struct qn_item *item;      /* [n] ascending by ret, no ret twice */
+    uint32_t n, hash;
+    uint32_t base, size;             /* those that hold each other are numbers base .. base + size */
 };
 
 struct qn_state {
-    const struct qn_item *item;      /* [n] ascending */
+    const struct qn_item *item;      /* likewise */
     uint32_t n, hash;
     const struct qn_classes *classes;/* NULL: not asked for yet */
     uint32_t *to;                    /* row by class, QN_G_UNKNOWN: not computed; NULL: no row. Lies in g->rows */
@@ -32,14 +38,28 @@ struct qn_state {
     uint8_t accepts;
 };
 
+struct qn_items { /* scratch */
+    struct qn_item *v;
+    uint32_t n, cap;
+};
+
+struct qn_call { /* of a rule: where it goes on */
+    uint32_t rule;
+    struct qn_item back;
+};
+
 struct qn_states {
     struct qn_grammar *g;            /* borrowed */
     struct qn_state **seg;
     uint32_t n, n_segs, segs_cap;
     struct qn_gtable table;
-    struct qn_item *work;            /* the set being made */
-    uint32_t n_work, work_cap;
+    struct qn_return *ret;           /* [n_rets] */
+    uint32_t n_rets, rets_cap;
+    struct qn_gtable ret_table;
+    struct qn_items work, group, trial; /* the set being made; one being brought in order; and one compared */
     struct qn_gtable work_table;
+    struct qn_call *call;            /* [n_calls] of the set being made */
+    uint32_t n_calls, calls_cap, round;
 };
 
 enum { QN_S_SEGMENT = 256 };
@@ -63,5 +83,13 @@ uint32_t qn_states_tokens(struct qn_states *s, uint32_t state);
 uint32_t qn_states_union(struct qn_states *s, uint32_t a, uint32_t b);
 /* Forgets all rows and derivatives; states keep their numbers. */
 void qn_states_drop_rows(struct qn_states *s);
+
+/* returns.c, for states.c */
+/* v sorted by ret, items of one ret joined by alternation, in place; `empty`: keep those with nothing to come. Returns how many. */
+uint32_t qn_items_order(struct qn_grammar *g, struct qn_item *v, uint32_t n, int empty);
+/* Makes the return sets of all rules that s->call names and leaves them in g->rules[].ret. */
+int qn_returns_resolve(struct qn_states *s);
+/* While a set is made, the return set of a rule called in it. */
+#define QN_R_CALL 0x80000000u
 
 #endif

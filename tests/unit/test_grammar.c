@@ -1,6 +1,8 @@
 /* grammar: random expressions and random context-free grammars against a matcher written from the definitions: for a text of n bytes
  * an expression is the matrix of spans [i, j) that it matches; rules are the least fixpoint. Every text over a small alphabet up to
  * a length is asked, byte by byte, for acceptance and for whether it can still become a match. Then the limits. */
+#include <time.h>
+
 #include "engine/base/clock.h"
 #include "engine/grammar/constraint.h"
 #include "engine/grammar/grammar.h"
@@ -251,4 +253,157 @@ TEST_SLOW(grammar, random_expressions_match_what_their_definition_says, 120) {
 TEST_SLOW(grammar, random_context_free_grammars_match_what_their_definition_says, 120) {
     for (uint64_t seed = 0; seed < 3000; seed++)
         if (try_one(seed, 1 + (int)(seed % RULES), 6, 5)) break;
+}
+
+/* --- what is made to hurt --- */
+
+static qn_gnode lit(struct qn_grammar *g, const char *s) { return qn_g_bytes(g, s, strlen(s)); }
+static qn_gnode ab(struct qn_grammar *g) { return qn_g_alt(g, lit(g, "a"), lit(g, "b")); }
+
+static qn_gnode nested_counts(struct qn_grammar *g) { /* ((ab?){0,1000}b?){0,1000} … */
+    qn_gnode x = lit(g, "a");
+    for (int i = 0; i < 20; i++) x = qn_g_repeat(g, qn_g_cat(g, x, qn_g_repeat(g, lit(g, "b"), 0, 1)), 0, 1000);
+    return x;
+}
+static qn_gnode nested_stars(struct qn_grammar *g) { /* ((((a*b)*a)*b)* … */
+    qn_gnode x = lit(g, "a");
+    for (int i = 0; i < 10000; i++) x = qn_g_repeat(g, qn_g_cat(g, x, i % 2 ? lit(g, "a") : QN_G_EMPTY), 0, QN_G_INF);
+    return x;
+}
+static qn_gnode many_differences(struct qn_grammar *g) { /* x and not y and not z …, each of them long */
+    qn_gnode x = qn_g_text(g);
+    for (unsigned i = 0; i < 3000; i++) {
+        char word[32];
+        snprintf(word, sizeof word, "%c%u%c", 'a' + i % 3, i * 7919 % 1000, 'a' + i % 2);
+        x = qn_g_and(g, x, qn_g_not(g, qn_g_cat_n(g, (qn_gnode[]){qn_g_text(g), lit(g, word), qn_g_text(g)}, 3)));
+    }
+    return x;
+}
+static qn_gnode differences_inside_each_other(struct qn_grammar *g) {
+    qn_gnode x = lit(g, "a");
+    for (int i = 0; i < 3000; i++) x = qn_g_not(g, qn_g_cat(g, i % 2 ? lit(g, "b") : ab(g), qn_g_not(g, qn_g_cat(g, x, ab(g)))));
+    return x;
+}
+static qn_gnode parentheses(struct qn_grammar *g) {
+    qn_gnode x = QN_G_EMPTY;
+    for (int i = 0; i < 60000; i++) x = qn_g_cat(g, lit(g, "("), qn_g_cat(g, x, lit(g, ")")));
+    return x;
+}
+static qn_gnode optional_parentheses(struct qn_grammar *g) {
+    qn_gnode x = QN_G_EMPTY;
+    for (int i = 0; i < 60000; i++) x = qn_g_cat_n(g, (qn_gnode[]){lit(g, "("), qn_g_repeat(g, x, 0, 1), lit(g, ")")}, 3);
+    return x;
+}
+static qn_gnode choices_after_choices(struct qn_grammar *g) { /* a(b|a(b|a(b| … and not)) */
+    qn_gnode x = qn_g_and(g, qn_g_text(g), qn_g_not(g, lit(g, "b")));
+    for (int i = 0; i < 60000; i++) x = qn_g_alt(g, lit(g, "b"), qn_g_cat(g, lit(g, "a"), x));
+    return x;
+}
+static qn_gnode ambiguous(struct qn_grammar *g) { /* E = E E | a | b */
+    qn_gnode e = qn_g_rule(g);
+    qn_g_rule_set(g, e, qn_g_alt(g, qn_g_cat(g, e, e), ab(g)));
+    return e;
+}
+static qn_gnode ambiguous_empty(struct qn_grammar *g) { /* E = E E E | a? b? */
+    qn_gnode e = qn_g_rule(g);
+    qn_gnode leaf = qn_g_cat(g, qn_g_repeat(g, lit(g, "a"), 0, 1), qn_g_repeat(g, lit(g, "b"), 0, 1));
+    qn_g_rule_set(g, e, qn_g_alt(g, qn_g_cat_n(g, (qn_gnode[]){e, e, e}, 3), leaf));
+    return e;
+}
+static qn_gnode chain_of_rules(struct qn_grammar *g, int up) {
+    enum { N = 20000 };
+    static qn_gnode r[N];
+    for (int i = 0; i < N; i++) r[i] = qn_g_rule(g);
+    for (int i = 0; i < N; i++) {
+        int to = up ? i + 1 : i - 1;
+        qn_g_rule_set(g, r[i], to >= 0 && to < N ? qn_g_cat(g, r[to], i % 2 ? QN_G_EMPTY : qn_g_repeat(g, lit(g, "b"), 0, 1)) : ab(g));
+    }
+    return qn_g_repeat(g, r[up ? 0 : N - 1], 0, QN_G_INF);
+}
+static qn_gnode chain_up(struct qn_grammar *g) { return chain_of_rules(g, 1); }
+static qn_gnode chain_down(struct qn_grammar *g) { return chain_of_rules(g, 0); }
+static qn_gnode tail_of_letters(struct qn_grammar *g) { /* [ab]*a[ab]{24}: 2^24 sets of places */
+    return qn_g_cat_n(g, (qn_gnode[]){qn_g_repeat(g, ab(g), 0, QN_G_INF), lit(g, "a"), qn_g_repeat(g, ab(g), 24, 24)}, 3);
+}
+static qn_gnode product_of_counts(struct qn_grammar *g) {
+    qn_gnode x = qn_g_text(g);
+    for (uint32_t i = 0; i < 40; i++) {
+        qn_gnode part = qn_g_cat(g, ab(g), qn_g_repeat(g, i % 2 ? lit(g, "a") : lit(g, "b"), 0, i));
+        x = qn_g_and(g, x, qn_g_repeat(g, part, i, 1000 + i));
+    }
+    return x;
+}
+static qn_gnode wide_enumeration(struct qn_grammar *g) {
+    enum { N = 40000 };
+    static qn_gnode v[N];
+    for (unsigned i = 0; i < N; i++) {
+        char word[64];
+        snprintf(word, sizeof word, "%c%c%u-%u", i % 2 ? 'a' : 'b', i % 3 ? 'a' : 'b', i * 2654435761u, i);
+        v[i] = lit(g, word);
+    }
+    return qn_g_alt_n(g, v, N);
+}
+static qn_gnode wide_choice_repeated(struct qn_grammar *g) { return qn_g_repeat(g, wide_enumeration(g), 5, 100000); }
+static qn_gnode billion(struct qn_grammar *g) { return qn_g_repeat(g, qn_g_any_char(g), 1000000000, 2000000000); }
+static qn_gnode optional_one_by_one(struct qn_grammar *g) { /* a?b?a?b? …: everything may be left out */
+    enum { N = 20000 };
+    static qn_gnode v[N];
+    for (int i = 0; i < N; i++) v[i] = qn_g_repeat(g, lit(g, i % 2 ? "a" : i % 3 ? "b" : "ab"), 0, 1);
+    return qn_g_cat_n(g, v, N);
+}
+static qn_gnode many_tokens(struct qn_grammar *g) {
+    qn_gnode x = ab(g);
+    for (uint32_t i = 0; i < 3000; i++) x = qn_g_alt(g, x, qn_g_token(g, i));
+    return x;
+}
+
+static const struct { const char *name; qn_gnode (*make)(struct qn_grammar *g); } bombs[] = {
+    {"nested counts", nested_counts}, {"nested stars", nested_stars}, {"many differences", many_differences},
+    {"differences inside each other", differences_inside_each_other}, {"60,000 parentheses", parentheses},
+    {"60,000 optional parentheses", optional_parentheses}, {"choices after choices", choices_after_choices}, {"E = E E | a | b", ambiguous},
+    {"E = E E E | a? b?", ambiguous_empty}, {"a chain of rules up", chain_up}, {"a chain of rules down", chain_down},
+    {"[ab]*a[ab]{24}", tail_of_letters}, {"a product of counts", product_of_counts}, {"a wide enumeration", wide_enumeration},
+    {"a wide enumeration repeated", wide_choice_repeated}, {"a billion characters", billion}, {"everything may be left out", optional_one_by_one},
+    {"3,000 tokens", many_tokens},
+};
+
+/* Of this thread: a busy machine does not count. */
+static int64_t cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * QN_S + t.tv_nsec;
+}
+
+TEST_SLOW(grammar, what_is_made_to_hurt_ends_in_bounded_time_and_memory, 300) {
+    enum { BYTES = 64 << 20, TEXT = 4000 };
+    int slow = getenv("QN_BUILD") && !strstr(getenv("QN_BUILD"), "release") ? 20 : 1; /* sanitizers */
+    for (size_t i = 0; i < sizeof bombs / sizeof *bombs; i++) {
+        struct qn_grammar *g = NULL;
+        struct qn_constraint *c = NULL;
+        struct qn_err err = {0};
+        struct qn_constraint_counts n = {0};
+        int64_t from = cpu_ns(), built, worst = 0;
+        ASSERT_EQ(qn_grammar_new(&g, NULL), 0);
+        int rc = qn_constraint_new(&c, g, bombs[i].make(g), NULL, &err);
+        built = cpu_ns() - from;
+        EXPECT(rc == 0 || rc == QN_E_LIMIT || rc == QN_E_DATA);
+        qn_cstate s = rc == 0 ? qn_constraint_start(c) : QN_C_DEAD;
+        size_t len = 0;
+        for (uint64_t r = 1; len < TEXT && s != QN_C_DEAD; len++) {
+            r = r * 6364136223846793005u + 1442695040888963407u;
+            char b = r >> 40 & 1 ? 'a' : 'b';
+            int64_t t = cpu_ns();
+            qn_cstate to = qn_constraint_text(c, s, &b, 1);
+            if (to == QN_C_DEAD) b ^= 'a' ^ 'b', to = qn_constraint_text(c, s, &b, 1);
+            s = to;
+            t = cpu_ns() - t;
+            if (t > worst) worst = t;
+        }
+        if (rc == 0) qn_constraint_counts(c, &n);
+        /* the limit of 250 ms and what lies between two looks at the clock; then one byte, and the memory */
+        if (built > 300 * QN_MS * slow || worst > 100 * QN_MS * slow || n.bytes > BYTES)
+            qn_test_fail(__FILE__, __LINE__, "%s: %.1f ms to build, then %.1f ms for a byte, %zu bytes of text, %.1f MB", bombs[i].name, (double)built / 1e6,
+                         (double)worst / 1e6, len, (double)n.bytes / 1e6);
+        qn_constraint_unref(c);
+    }
 }

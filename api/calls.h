@@ -63,8 +63,12 @@ enum qn_tool_mode { QN_TOOLS_NONE, QN_TOOLS_AUTO, QN_TOOLS_REQUIRED };
 struct qn_tool_choice {
     enum qn_tool_mode mode;
     const json_t *tools;    /* those that may be called (allowed_tools, or the named one); checked */
+    const json_t *all;      /* the request's list, for the paths in messages */
+    const json_t *custom;   /* {name: what the request says of that custom tool}, or NULL */
     int parallel;
 };
+/* 1: the answer needs qn_calls_node: calls are required, or some tool is strict or has a grammar. */
+int qn_calls_constrained(const struct qn_tool_choice *c);
 /* The grammar of an answer with calls: REQUIRED: calls only; AUTO: `text` (any text, or the node of a response_format) or calls,
  * with the arguments of strict tools constrained. */
 int qn_calls_node(struct qn_grammar *g, const struct qn_call_marks *m, const struct qn_tokenizer *tok, const struct qn_tool_choice *c,

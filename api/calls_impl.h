@@ -24,6 +24,7 @@ enum {
     QN_CF_HEAD_FIRST = 16, /* the prompt ends with the first call's open mark */
     QN_CF_NINE = 32,     /* ids of calls are 9 letters and digits: the template insists */
     QN_CF_CDATA = 128,   /* a value may be wrapped in <![CDATA[ ]]> */
+    QN_CF_EACH = 256,    /* every call has a section of its own */
     QN_CF_ONE = 64,      /* the template writes at most one call in a message */
 };
 
@@ -44,7 +45,8 @@ struct qn_call_format {
     const char *param, *key_end, *value, *value_end; /* TAGS: <parameter= key > value </parameter>; LITERAL: value is : or = */
     const char *noise[6];   /* of the message's frame: dropped where they stand in text */
     const char *header;     /* what begins a message within the answer; to <|message|> it is a header with channel and recipient */
-    const char *gap;        /* what the model writes between two calls, for the grammar */
+    const char *gap;        /* what the model writes between two calls: for the grammar, as are the next three */
+    const char *pre, *post, *fin; /* between open and name, name and arguments, after those; NULL: drop, sep, close. #: some digits */
 };
 
 struct qn_think_format {

@@ -4,6 +4,8 @@
  *   -> {"format": …, "thinks": [open, close], "message": {content, reasoning, calls: [{name, arguments}]},
  *       "same": true or the first split that gives another message, "cut": true or the first length at which what is given is no prefix}
  *
+ * With "accept": true also "accepts": true, or where the grammar of required calls stops.
+ *
  * Every two-piece split, single bytes and random splits must give the same message; and the text cut at each byte a part of it. */
 #include <jansson.h>
 #include <stdio.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 
 #include "api/calls_impl.h"
+#include "engine/engine.h"
 
 struct got {
     struct qn_buf content, reasoning;
@@ -158,6 +161,29 @@ static json_t *buf_json(const struct qn_buf *b) {
     return s ? s : json_string("<not UTF-8>");
 }
 
+/* Would the grammar of required calls let the model write this? */
+static json_t *accepted(const struct ask *q, int parallel) {
+    struct qn_grammar *g;
+    struct qn_constraint *c = NULL;
+    struct qn_tool_choice choice = {.mode = QN_TOOLS_REQUIRED, .tools = q->o.tool_list, .all = q->o.tool_list, .parallel = parallel};
+    struct qn_refusal r = {0};
+    struct qn_err err = {0};
+    struct qn_schema_opts o = {0};
+    qn_gnode root;
+    if (qn_grammar_new(&g, NULL) < 0) exit(1);
+    if (qn_calls_node(g, &q->m, NULL, &choice, &o, qn_g_text(g), &root, &r) < 0) {
+        qn_grammar_free(g);
+        return json_string(r.message);
+    }
+    if (qn_constraint_new(&c, g, root, NULL, &err) < 0) return json_string(err.text);
+    qn_cstate s = qn_constraint_start(c);
+    size_t at = 0;
+    for (; at < q->n && s != QN_C_DEAD; at++) s = qn_constraint_text(c, s, q->text + at, 1);
+    json_t *out = s == QN_C_DEAD ? json_integer((json_int_t)at - 1) : qn_constraint_accepts(c, s) ? json_true() : json_string("not at its end");
+    qn_constraint_unref(c);
+    return out;
+}
+
 static json_t *answer(json_t *in) {
     struct qn_err err = {0};
     struct qn_template *t = NULL;
@@ -185,6 +211,7 @@ static json_t *answer(json_t *in) {
                             buf_json(&want.reasoning), "calls", calls, "same",
                             want.bad ? json_string("order") : try_splits(&q, &want, (int)json_integer_value(json_object_get(in, "cuts"))), "cut",
                             try_cuts(&q, &want));
+    if (json_is_true(json_object_get(in, "accept"))) json_object_set_new(out, "accepts", accepted(&q, want.n > 1));
     stop(&want);
     qn_template_close(t);
     return out;

@@ -149,7 +149,7 @@ def takes_apart(n, path):
         for name, (before, rest, said) in out.items():
             thoughts = MESSAGES[name].get("reasoning", "\0")  # the history may leave out a mark that the prompt has
             prompt = before + rest if thoughts in said and not rest.startswith("</") and not said.strip().startswith(rest.strip()) else before
-            check(tool.ask(template=text, tools=TOOLS, prompt=prompt, text=said, cuts=20), name, said)
+            check(tool.ask(template=text, tools=TOOLS, prompt=prompt, text=said, cuts=20, accept="calls" in MESSAGES[name]), name, said)
         tool.close()
         seen = {k for k in out}
         assert n in NO_TOOLS or {"plain", "one", "nothing", "wild"} <= seen, f"only {sorted(seen)} were rendered"

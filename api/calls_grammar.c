@@ -71,6 +71,12 @@ static qn_gnode blanks(struct qn_grammar *g) {
     return qn_g_repeat(g, qn_g_chars(g, c, 2), 0, BLANKS_MAX);
 }
 
+/* A newline that some models of a format write and others do not. */
+static qn_gnode newline(const struct build *b) {
+    int some = b->f->shape == QN_SHAPE_TAGS && !strcmp(b->f->gap, "\n");
+    return some ? qn_g_repeat(b->g, qn_g_bytes(b->g, "\n", 1), 0, 1) : QN_G_EMPTY;
+}
+
 static qn_gnode cat3(struct qn_grammar *g, qn_gnode a, qn_gnode b, qn_gnode c) {
     return qn_g_cat(g, a, qn_g_cat(g, b, c));
 }
@@ -210,7 +216,7 @@ static const char *attribute(const struct build *b, const json_t *schema, int te
 /* One property with its marks. */
 static int param_node(const struct build *b, const char *key, const json_t *schema, const json_t *root, int strict, qn_gnode *out) {
     const struct qn_call_format *f = b->f;
-    const char *newline = f->flags & QN_CF_NEWLINES ? "\n" : "";
+    const char *line = f->flags & QN_CF_NEWLINES ? "\n" : "";
     struct build in = *b;
     qn_gnode value;
     snprintf(in.path, sizeof in.path, "%.80s.properties.%.60s", b->path, key);
@@ -231,9 +237,9 @@ static int param_node(const struct build *b, const char *key, const json_t *sche
         return 0;
     }
     qn_gnode head = cat3(b->g, put(b, f->param), qn_g_bytes(b->g, key, strlen(key)), put(b, f->key_end));
-    head = cat3(b->g, head, put(b, attribute(b, schema, text)), put(b, f->value));
-    head = cat3(b->g, head, put(b, newline), value);
-    *out = cat3(b->g, head, put(b, newline), put(b, f->value_end));
+    head = cat3(b->g, head, put(b, attribute(b, schema, text)), f->value[0] == '<' ? newline(b) : QN_G_EMPTY);
+    head = cat3(b->g, qn_g_cat(b->g, head, put(b, f->value)), put(b, line), value);
+    *out = cat3(b->g, head, put(b, line), put(b, f->value_end));
     if (f->flags & QN_CF_NESTED) *out = cat3(b->g, *out, qn_g_bytes(b->g, key, strlen(key)), put(b, ">"));
     return 0;
 }
@@ -259,7 +265,7 @@ static int params_node(struct build *b, const json_t *schema, int strict, qn_gno
     int rc = only(b, schema, words, "cannot be kept where parameters are written one by one");
     json_object_foreach((json_t *)(uintptr_t)props, key, v) if (n < 512) keys[n++] = key;
     if (rc == 0 && n < json_object_size(props)) rc = refuse(b, "properties", "are too many");
-    qn_gnode between = b->f->shape == QN_SHAPE_LITERAL ? put(b, b->f->flags & QN_CF_ARRAY ? ", " : ",") : put(b, strcmp(b->f->gap, "\n") ? "" : "\n");
+    qn_gnode between = b->f->shape == QN_SHAPE_LITERAL ? put(b, b->f->flags & QN_CF_ARRAY ? ", " : ",") : newline(b);
     int literal = b->f->shape == QN_SHAPE_LITERAL;
     qn_gnode some = QN_G_EMPTY, none = QN_G_EMPTY;
     while (rc == 0 && n-- > 0) {
@@ -314,10 +320,9 @@ static int call_node(struct build *b, const json_t *tool, int first, qn_gnode *o
         *out = cat3(b->g, member(b, "{", name, NULL), args, put(b, "}"));
     } else {
         int opened = first && f->flags & QN_CF_HEAD_FIRST;
-        const char *newline = f->shape == QN_SHAPE_TAGS && !strcmp(f->gap, "\n") ? "\n" : "";
         qn_gnode head = cat3(b->g, put(b, opened ? "" : f->open), mark(b->g, b->tok, or_else(f->pre, f->drop), 1), put(b, name));
         *out = cat3(b->g, qn_g_cat(b->g, head, mark(b->g, b->tok, or_else(f->post, f->sep), 1)), args,
-                    qn_g_cat(b->g, put(b, newline), put(b, or_else(f->fin, f->close))));
+                    qn_g_cat(b->g, newline(b), put(b, or_else(f->fin, f->close))));
     }
     return 0;
 }
@@ -336,6 +341,8 @@ static int any_call(struct build *b, int first, qn_gnode *out) {
 /* Calls with what stands around them. */
 static int calls_node(struct build *b, qn_gnode *out) {
     const struct qn_call_format *f = b->f;
+    if (f->flags & QN_CF_FRAMED)
+        return qn_refuse(b->r, 400, "unsupported_value", "tool_choice", "Calls of this model (format '%s') can be neither required nor strict.", f->name);
     struct qn_grammar *g = b->g;
     qn_gnode first, more;
     int many = b->c->parallel && !(f->flags & QN_CF_ONE), each = f->flags & QN_CF_EACH, json = f->shape == QN_SHAPE_JSON;
@@ -361,7 +368,7 @@ static int calls_node(struct build *b, qn_gnode *out) {
 int qn_calls_node(struct qn_grammar *g, const struct qn_call_marks *m, const struct qn_tokenizer *tok, const struct qn_tool_choice *c,
                   const struct qn_schema_opts *o, qn_gnode text, qn_gnode *out, struct qn_refusal *r) {
     struct build b = {.g = g, .f = m->calls, .tok = tok, .c = c, .o = o, .r = r};
-    qn_gnode calls;
+    qn_gnode calls = QN_G_NONE;
     int rc = calls_node(&b, &calls);
     if (rc < 0) return rc;
     if (c->mode == QN_TOOLS_REQUIRED) {

@@ -25,6 +25,7 @@ enum {
     QN_CF_NINE = 32,     /* ids of calls are 9 letters and digits: the template insists */
     QN_CF_CDATA = 128,   /* a value may be wrapped in <![CDATA[ ]]> */
     QN_CF_EACH = 256,    /* every call has a section of its own */
+    QN_CF_FRAMED = 512,  /* what stands before a call depends on more than the call: there is no grammar */
     QN_CF_ONE = 64,      /* the template writes at most one call in a message */
 };
 

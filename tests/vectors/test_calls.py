@@ -116,6 +116,11 @@ def by_hand(write):
     return out
 
 
+# Where a template writes calls in another way than our grammar makes a model write them: ids between name and arguments, blanks in
+# lists, quotes of its own. The parser reads both.
+OTHERWISE = {"apriel", "cohere", "command-r", "lfm2", "gemma4", "mistral-args", "mistral", "harmony", "solar", "kimi-k3", "muse"}
+
+
 class Parse(Tool):
     name = "calls_parse"
 
@@ -149,7 +154,11 @@ def takes_apart(n, path):
         for name, (before, rest, said) in out.items():
             thoughts = MESSAGES[name].get("reasoning", "\0")  # the history may leave out a mark that the prompt has
             prompt = before + rest if thoughts in said and not rest.startswith("</") and not said.strip().startswith(rest.strip()) else before
-            check(tool.ask(template=text, tools=TOOLS, prompt=prompt, text=said, cuts=20, accept="calls" in MESSAGES[name]), name, said)
+            got = tool.ask(template=text, tools=TOOLS, prompt=prompt, text=said, cuts=20)
+            check(got, name, said)
+            if name == "one" and got["format"] not in OTHERWISE:
+                alone = said.split(got["thinks"][1] or "\0")[-1].strip()
+                eq(tool.ask(template=text, tools=TOOLS, text=alone, accept=True)["accepts"], True)
         tool.close()
         seen = {k for k in out}
         assert n in NO_TOOLS or {"plain", "one", "nothing", "wild"} <= seen, f"only {sorted(seen)} were rendered"

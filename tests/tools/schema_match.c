@@ -23,26 +23,38 @@ struct walk {
     uint64_t seed;
     uint32_t n, at;
     size_t hurry;
+    int in_string, escaped;
 };
 
 static uint32_t draw(struct walk *w, uint32_t below) { return (uint32_t)(qn_rng_uniform(w->seed, w->n, w->at++, 0) * (float)below); }
 
+static int may(struct walk *w, qn_cstate s, int b) {
+    char ch = (char)b;
+    return qn_constraint_text(w->c, s, &ch, 1) != QN_C_DEAD;
+}
+
 /* A byte that may come; whatever closes something is likelier, and sure once the walk hurries. -1: none. */
 static int next_byte(struct walk *w, qn_cstate s, size_t n) {
-    static const char closing[] = "}]\"";
-    unsigned char may[256];
-    uint32_t k = 0;
-    for (int b = 0; b < 256; b++) {
-        char ch = (char)b;
-        if (qn_constraint_text(w->c, s, &ch, 1) != QN_C_DEAD) may[k++] = (unsigned char)b;
-    }
-    if (k == 0) return -1;
+    const char *closing = w->in_string ? "\"" : "}]";
+    char forced;
+    if (qn_constraint_forced(w->c, s, &forced, 1)) return (unsigned char)forced;
     if (n > w->hurry || draw(w, 8) == 0)
         for (const char *p = closing; *p; p++)
-            if (memchr(may, *p, k)) return *p;
-    uint32_t i = draw(w, k);
-    for (int tries = 0; tries < 3 && (may[i] == ' ' || may[i] == '\n' || may[i] == '\t' || may[i] > 127); tries++) i = draw(w, k);
-    return may[i];
+            if (may(w, s, *p)) return *p;
+    for (int tries = 0; tries < 40; tries++) { /* mostly ASCII without blanks: most places take it */
+        int b = tries % 8 == 7 ? (int)draw(w, 256) : 0x21 + (int)draw(w, 0x5E);
+        if (may(w, s, b)) return b;
+    }
+    int from = (int)draw(w, 256);
+    for (int b = 0; b < 256; b++)
+        if (may(w, s, (from + b) & 255)) return (from + b) & 255;
+    return -1;
+}
+
+static void note(struct walk *w, char ch) {
+    if (w->escaped) w->escaped = 0;
+    else if (ch == '\\') w->escaped = w->in_string;
+    else if (ch == '"') w->in_string = !w->in_string;
 }
 
 static json_t *walk(struct walk *w) {
@@ -58,6 +70,7 @@ static json_t *walk(struct walk *w) {
         if (byte < 0 && !ends) b.failed = 1;
         if (byte < 0) break;
         qn_buf_putc(&b, ch);
+        note(w, ch);
         s = qn_constraint_text(w->c, s, &ch, 1);
     }
     if (!b.failed) out = json_stringn(b.p, b.n);
@@ -77,8 +90,8 @@ static json_t *accepts(struct qn_constraint *c, const json_t *texts) {
 
 static json_t *walks(struct qn_constraint *c, const json_t *in) {
     json_t *out = json_array();
-    struct walk w = {c, (uint64_t)json_integer_value(json_object_get(in, "seed")), 0, 0, (size_t)json_integer_value(json_object_get(in, "length"))};
-    for (; w.n < (uint32_t)json_integer_value(json_object_get(in, "walks")); w.n++, w.at = 0) json_array_append_new(out, walk(&w));
+    struct walk w = {.c = c, .seed = (uint64_t)json_integer_value(json_object_get(in, "seed")), .hurry = (size_t)json_integer_value(json_object_get(in, "length"))};
+    for (; w.n < (uint32_t)json_integer_value(json_object_get(in, "walks")); w.n++, w.at = 0, w.in_string = w.escaped = 0) json_array_append_new(out, walk(&w));
     return out;
 }
 

@@ -89,7 +89,7 @@ struct qn_schema {
     struct qn_sanchor { uint32_t res; const char *name; const json_t *s; int dynamic; } *anchors;
     uint32_t n_anchors, cap_anchors;
     uint32_t names, steps, nest;
-    int recursive_anchor; /* somewhere: $recursiveAnchor is true */
+    int recursive_anchor, unevaluated; /* somewhere: $recursiveAnchor is true; unevaluatedItems or …Properties */
     qn_gnode ws, chr, colon, any[QN_SCHEMA_DEPTH_MAX + 1];
 };
 
@@ -138,7 +138,8 @@ int qn_s_equal(const json_t *a, const json_t *b);  /* as JSON values: 1 is 1.0 *
 
 /* schema_not.c: schemas that we write. NULL: refused. */
 const json_t *qn_s_not(struct qn_schema *c, const json_t *s);
-const json_t *qn_s_choice(struct qn_schema *c, const json_t *s, const char *kw); /* a list for anyOf that says what kw of s says */
+/* A list for anyOf that says what kw of s says. */
+const json_t *qn_s_choice(struct qn_schema *c, const json_t *s, const char *kw);
 
 /* 1: atom i came in through atom `top`, in a way that counts for unevaluatedProperties and unevaluatedItems of that one. */
 int qn_s_evaluates(const struct qn_scase *k, uint32_t i, uint32_t top);
@@ -151,8 +152,8 @@ qn_gnode qn_s_string(struct qn_schema *c, const struct qn_scase *k); /* without 
 qn_gnode qn_s_strings(struct qn_schema *c, qn_conj k);               /* all strings of a conjunction, without the quotes */
 qn_gnode qn_s_value(struct qn_schema *c, const json_t *v);               /* a string or number of an enum, without quotes */
 int qn_s_listed(struct qn_schema *c, const struct qn_scase *k, unsigned types, qn_gnode *out); /* 0: no enum, no const */
-/* schema_format.c: NULL for a format that is not checked. */
-const char *qn_s_format(const char *name, size_t n);
+/* schema_format.c: the regular expression of a format and the most characters that it may have (0: any; `max` may be NULL). NULL: not checked. */
+const char *qn_s_format(const char *name, size_t n, uint32_t *max);
 
 /* schema_number.c */
 qn_gnode qn_s_number(struct qn_schema *c, const struct qn_scase *k);

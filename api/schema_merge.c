@@ -136,13 +136,12 @@ static int holds_containers(const json_t *list) {
 
 /* Everything but $ref that brings in further schemas. */
 static int applicators(struct work *w, const json_t *s, int32_t i) {
-    static const char *const choices[] = {"oneOf", "if", "dependencies", "dependentSchemas", "dependentRequired"};
+    static const char *const choices[] = {"anyOf", "oneOf", "if", "dependencies", "dependentSchemas", "dependentRequired"};
     struct qn_schema *c = w->c;
     const json_t *v = qn_s_kw(s, "allOf"), *no = qn_s_kw(s, "not"), *one = qn_s_kw(s, "const");
     for (size_t k = 0; k < json_array_size(v); k++)
         if (push(w, json_array_get(v, k), i, 0) < 0) return QN_E_RANGE;
     if (no && push(w, qn_s_not(c, no), i, 1) < 0) return QN_E_RANGE;
-    if (qn_s_kw(s, "anyOf") && offer(w, qn_s_kw(s, "anyOf"), i, 0) < 0) return QN_E_RANGE;
     for (size_t k = 0; k < sizeof choices / sizeof *choices; k++)
         if (qn_s_kw(s, choices[k]) && offer(w, qn_s_choice(c, s, choices[k]), i, 0) < 0) return QN_E_RANGE;
     if (holds_containers(qn_s_kw(s, "enum")) && offer(w, qn_s_choice(c, s, "enum"), i, 1) < 0) return QN_E_RANGE;

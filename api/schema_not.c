@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { SETS_OF = 5 /* branches of an anyOf whose sets are tried */ };
+
 static json_t *share(const json_t *j) { return json_incref((json_t *)(uintptr_t)j); }
 static json_t *pair(const char *k, json_t *v) { return json_pack("{s:o}", k, v); }
 static json_t *negated(const json_t *s) { return pair("not", share(s)); }
@@ -115,7 +117,7 @@ static int no_range(const struct not *n) {
 }
 
 static int no_text(const struct not *n) {
-    if (strcmp(n->kw, "format") == 0 && !qn_s_format(json_string_value(n->v), json_string_length(n->v))) return 0;
+    if (strcmp(n->kw, "format") == 0 && !qn_s_format(json_string_value(n->v), json_string_length(n->v), NULL)) return 0;
     if (strcmp(n->kw, "multipleOf") == 0) return add(n, typed("number", QN_KW_NOT_MULTIPLE, share(n->v)));
     return add(n, typed("string", n->kw[0] == 'p' ? QN_KW_NOT_PATTERN : QN_KW_NOT_FORMAT, share(n->v)));
 }
@@ -298,7 +300,7 @@ static json_t *one_of(struct qn_schema *c, const json_t *v) {
 
 static json_t *if_then_else(const json_t *s) {
     const json_t *cond = qn_s_kw(s, "if"), *yes = qn_s_kw(s, "then"), *no = qn_s_kw(s, "else");
-    if (!yes && !no) return json_pack("[b]", 1);
+    if (!yes && !no) return json_pack("[O, b]", cond, 1); /* the first for what it evaluates */
     return json_pack("[{s:[O, o]}, {s:[o, o]}]", "allOf", cond, yes ? share(yes) : json_true(), "allOf", negated(cond), no ? share(no) : json_true());
 }
 
@@ -315,12 +317,27 @@ static json_t *dependencies(const json_t *v) {
     return json_pack("[{s:o}]", "allOf", all);
 }
 
+/* Where it matters which branches were looked at: every set of branches that may hold together. */
+static json_t *any_of(struct qn_schema *c, const json_t *v) {
+    size_t n = json_array_size(v);
+    if (!c->unevaluated || n > SETS_OF) return share(v);
+    json_t *out = json_array();
+    for (unsigned set = 1; set < 1u << n; set++) {
+        json_t *all = json_array();
+        for (size_t i = 0; i < n; i++)
+            if (set >> i & 1) json_array_append(all, json_array_get(v, i));
+        json_array_append_new(out, pair("allOf", all));
+    }
+    return out;
+}
+
 const json_t *qn_s_choice(struct qn_schema *c, const json_t *s, const char *kw) {
     uintptr_t known;
     const json_t *v = qn_s_kw(s, kw);
     uint32_t what = QN_MAP_CHOICE + (uint32_t)kw[0] * 32 + (uint32_t)strlen(kw); /* no two of the keywords below agree in these */
     if (qn_s_recall(c, s, what, &known)) return (const json_t *)known;
     json_t *out = strcmp(kw, "oneOf") == 0 ? one_of(c, v)
+                : strcmp(kw, "anyOf") == 0 ? any_of(c, v)
                 : strcmp(kw, "if") == 0    ? if_then_else(s)
                 : strcmp(kw, "enum") == 0  ? values(c, v)
                 : strcmp(kw, "const") == 0 ? json_pack("[O]", exactly(c, v))

@@ -233,6 +233,7 @@ static int walk(struct qn_schema *c, const json_t *s, uint32_t res, int depth) {
     json_object_foreach((json_t *)(uintptr_t)s, key, v) {
         const struct row *row = row_of(key);
         if (key[0] == '\x01') return qn_s_refuse(c, s, NULL, "invalid_value", "a keyword begins with a control character");
+        c->unevaluated |= strncmp(key, "unevaluated", 11) == 0;
         if (row && check(c, s, row, v, res, depth + 1) < 0) return QN_E_RANGE;
     }
     return 0;

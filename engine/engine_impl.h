@@ -134,6 +134,8 @@ void qn_pipeline_forget(struct qn_engine *e, const struct qn_stream *st);
 /* pick.c */
 /* Compute thread, with sampler s: draws for a branch that is guided. k->id < 0: nothing may come. */
 void qn_pick_guided(struct qn_engine *e, struct qn_pick *k, int s, const float *row, const uint32_t *ban, uint32_t n_ban);
+/* Engine thread, while a device computes the step: makes the masks that its draws will need. */
+void qn_pick_prepare(struct qn_engine *e, const struct qn_plan *p);
 /* Engine thread: the guide goes on by the token that was drawn and appended; 1: the answer is complete. */
 int qn_pick_took(struct qn_engine *e, const struct qn_pick *k);
 /* pace.c */

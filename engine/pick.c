@@ -1,5 +1,6 @@
 /* Drawing for a branch that is guided (guide.h): a mask over the logits, a token that is certain, a thinking that must not end
- * yet. Part of the engine thread's step; qn_pick_guided runs on compute threads, many at once, while nobody writes guides. */
+ * yet. Part of the engine thread's step; qn_pick_guided runs on compute threads, many at once, while nobody writes guides. Over a device that
+ * computes by itself the masks are made while it does (qn_pick_prepare) and found again when its logits are there. */
 #include <string.h>
 
 #include "engine/engine_impl.h"
@@ -46,6 +47,18 @@ void qn_pick_guided(struct qn_engine *e, struct qn_pick *k, int s, const float *
     k->id = (int32_t)id;
     k->replaced = 1;
     score(e, k, row, s);
+}
+
+void qn_pick_prepare(struct qn_engine *e, const struct qn_plan *p) {
+    for (int i = 0; i < p->n_items; i++) {
+        const struct qn_plan_item *it = &p->items[i];
+        struct qn_stream *st = it->seq->group->spec.user;
+        if (!it->sample || !st->steer.constraint) continue;
+        uint32_t room[QN_CERTAIN_MOST];
+        struct qn_pick k = {.st = st, .seq = it->seq, .branch = it->seq->branch, .position = (uint32_t)(it->start + it->n_rows)};
+        struct qn_guide g = guide_at(&k, room);
+        if (!g.n_certain) qn_constraint_mask(st->steer.constraint, g.state, e->sampler_mask[0]);
+    }
 }
 
 int qn_pick_took(struct qn_engine *e, const struct qn_pick *k) {

@@ -356,6 +356,7 @@ static void run(struct qn_engine *e, const struct qn_plan *p) {
     qn_forward_step(e->forward, &b);
     qn_sched_computed(e->sched, p);
     struct qn_step_cost cost = qn_step_cost_of(e, p, t0);
+    if (e->drawn) qn_pick_prepare(e, p);
     if (qn_pipeline_step(e, p, &cost)) return;
     sample(e, p);
     judge_drafts(e, p);

@@ -21,6 +21,9 @@ static const char *const device = "cuda-emu";
 static const char *const device = "cuda";
 #endif
 
+static struct qn_constraint *form_of; /* of the engine that is open */
+static const uint32_t hand_in[] = {5, 6, 7};
+
 static struct qn_engine *open_engine(const char *family, struct qn_engine_opts o) {
     static char path[128];
     const char *folder = getenv("QN_BUILD");
@@ -32,11 +35,20 @@ static struct qn_engine *open_engine(const char *family, struct qn_engine_opts o
     o.kv_bytes = o.kv_bytes ? o.kv_bytes : 4 << 20;
     struct qn_engine *e = client_open(o);
     ASSERT(e != NULL);
+    struct qn_grammar *g;
+    ASSERT_EQ(qn_grammar_new(&g, NULL), 0);
+    static const char form[] = "<([a-z]{2,9}[ .,]){1,3}>certain ends";
+    ASSERT_EQ(qn_constraint_new(&form_of, g, qn_g_regex(g, form, sizeof form - 1, &(struct qn_regex_opts){0}, NULL), qn_engine_trie(e, NULL), NULL), 0);
     return e;
 }
 
+static void close_engine(struct qn_engine *e) {
+    qn_engine_close(e);
+    qn_constraint_unref(form_of);
+}
+
 /* One of each kind: greedy and sampled, with prefixes in common, stop ids and strings, min_tokens, branches, penalties (the host's draws),
- * a scored prompt, guesses. The stops are what the request says without them. */
+ * a scored prompt, guesses, constraints, a bounded thinking. The stops are what the request says without them. */
 static struct qn_job job(const struct qn_engine *e, int i) {
     uint32_t n_vocab = qn_engine_info(e)->n_vocab;
     size_t n = 3 + (size_t)(i * 23) % (PROMPT_MOST - 2);
@@ -51,6 +63,8 @@ static struct qn_job job(const struct qn_engine *e, int i) {
     if (i == 7) j.sampling.repetition_penalty = 1.2f;
     if (i == 8) j.prompt_logprobs = 0;
     if (i == 10) j.cache_prompt = 0;
+    if (i == 12 || i == 14) j.constraint = form_of;
+    if (i == 13) j.thinking = (struct qn_thinking){.on = 1, .opened = 1, .open = "<", .n_open = 1, .close = ">>>", .n_close = 3, .max_tokens = 4, .hand_in = hand_in, .n_hand_in = 3};
     if (i % 4 == 2) { /* told what to expect: what it said before */
         j.speculate = 1;
         memcpy(expected[i], prompts[i], n * sizeof **prompts);
@@ -76,7 +90,7 @@ static void check(const struct qn_engine *e, int i, const char *what) {
     if (!same(&want[i], &said[i], job(e, i).n_branches)) qn_test_fail(__FILE__, __LINE__, "request %d differs: %s", i, what);
 }
 
-static int needs_host(int i) { return i == 7 || i == 8; }
+static int needs_host(int i) { return i == 7 || i == 8 || (i >= 12 && i <= 14); }
 
 /* The tokens that were told. */
 static uint64_t run_all(struct qn_engine *e, int alone, int no_host, const char *what) {
@@ -133,14 +147,14 @@ static void read_at_once(const char *family) {
         for (int b = 0; b < job(e, i).n_branches; b++) reasons[want[i].b[b].reason]++;
     printf("    %s: %d ended by an id, %d by a string, %d by length\n", family, reasons[QN_FINISH_STOP], reasons[QN_FINISH_STOP_STRING], reasons[QN_FINISH_LENGTH]);
     EXPECT(reasons[QN_FINISH_STOP] > 1 && reasons[QN_FINISH_STOP_STRING] > 1 && reasons[QN_FINISH_LENGTH] > 1);
-    qn_engine_close(e);
+    close_engine(e);
 }
 
 static void late_is_the_same(const char *family) {
     /* overlap: at least so many per cent of the steps. The host's draws keep all from overlapping as long as they last. */
     static const struct { const char *what; int alone, no_host, rows, chunk, preempt, seqs, no_cache, no_spec, blocks, overlap; } ways[] = {
         {"alone", 1, 0, 128, 64, 0, 8, 1, 1, 0, 60}, {"all at once", 0, 1, 128, 64, 0, 24, 0, 1, 0, 80}, {"some by the host", 0, 0, 128, 64, 0, 24, 0, 1, 0, 0},
-        {"with guesses", 0, 1, 128, 64, 0, 24, 0, 0, 0, 0}, {"small chunks", 0, 1, 40, 7, 0, 24, 1, 1, 0, 80}, {"few slots", 0, 0, 24, 20, 0, 4, 0, 1, 0, 40},
+        {"with guesses", 0, 1, 128, 64, 0, 24, 0, 0, 0, 0}, {"small chunks", 0, 1, 40, 7, 0, 24, 1, 1, 0, 80}, {"few slots", 0, 1, 24, 20, 0, 4, 0, 1, 0, 80},
         {"preempted", 0, 1, 64, 33, 2, 24, 0, 1, 0, 80}, {"few blocks", 0, 1, 64, 33, 3, 24, 0, 1, 14, 80}};
     read_at_once(family);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
@@ -149,7 +163,7 @@ static void late_is_the_same(const char *family) {
         struct qn_engine *e = open_engine(family, o);
         if (ways[w].blocks) { /* so few that sequences throw each other out */
             o.kv_bytes = (int64_t)(qn_engine_info(e)->kv_bytes / (uint64_t)qn_engine_info(e)->kv_blocks) * ways[w].blocks;
-            qn_engine_close(e);
+            close_engine(e);
             e = open_engine(family, o);
             EXPECT_EQ(qn_engine_info(e)->kv_blocks, ways[w].blocks);
         }
@@ -162,7 +176,7 @@ static void late_is_the_same(const char *family) {
         if (ways[w].preempt) EXPECT(s.preemptions > 0);
         EXPECT(100 * s.steps_overlapped >= (uint64_t)ways[w].overlap * s.steps);
         printf("    %s: %llu of %llu steps overlapped, %llu preemptions\n", ways[w].what, (unsigned long long)s.steps_overlapped, (unsigned long long)s.steps, (unsigned long long)s.preemptions);
-        qn_engine_close(e);
+        close_engine(e);
     }
 }
 
@@ -197,7 +211,7 @@ TEST_SLOW(pipeline, clients_that_leave_change_nothing_for_others, 120) {
     }
     struct qn_engine_stats s = settled(e);
     EXPECT(s.finished_abort > 60 && s.steps_overlapped > 60);
-    qn_engine_close(e);
+    close_engine(e);
 }
 
 /* A reader that stalls has room for what two steps may say, or is left out. */
@@ -224,7 +238,7 @@ TEST_SLOW(pipeline, a_stalled_reader_loses_nothing, 120) {
         EXPECT_EQ(s->broken, 0);
         client_close(s);
         settled(e);
-        qn_engine_close(e);
+        close_engine(e);
     }
     EXPECT(same(&at_once, &late, 6));
 }
@@ -246,7 +260,7 @@ TEST_SLOW(pipeline, the_host_reads_one_step_late, 60) {
         struct qn_engine_stats st = settled(e);
         EXPECT_EQ(st.steps, 12);
         EXPECT_EQ(st.steps_overlapped, penalty ? 0 : 11);
-        qn_engine_close(e);
+        close_engine(e);
     }
 }
 
@@ -278,7 +292,7 @@ TEST_SLOW(pipeline, a_card_that_fails_ends_all_requests, 60) {
         while ((s.kv_held || s.running) && qn_clock_ns() < end);
         EXPECT_EQ(s.kv_held, 0);
         EXPECT_STR(qn_engine_lost(e), "it fell off the bus");
-        qn_engine_close(e);
+        close_engine(e);
     }
 }
 
@@ -300,7 +314,7 @@ TEST_SLOW(pipeline, smollm2_says_what_the_cpu_says, 180) {
         qn_engine_stats(e, &st);
         if (on) EXPECT(st.steps_overlapped >= 5);
         for (int i = 0; i < 2; i++) client_close(&s[i]);
-        qn_engine_close(e);
+        close_engine(e);
     }
     for (int i = 0; i < 2; i++) {
         EXPECT_EQ(card[i].b[0].n, cpu[i].b[0].n);

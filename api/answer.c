@@ -195,7 +195,10 @@ static void args_delta(const struct qn_answer *a, const struct call *c, const st
 /* 1: something was written. */
 static int piece_delta(struct qn_answer *a, struct qn_piece *p, struct qn_buf *out) {
     switch (p->kind) {
-    case QN_PIECE_TEXT: string_member(out, "content", p->text, p->n); return 1;
+    case QN_PIECE_TEXT:
+        if (a->x->form.form != QN_FORM_FREE) qn_buf_put(&a->content, p->text, p->n); /* for its check in the end */
+        string_member(out, "content", p->text, p->n);
+        return 1;
     case QN_PIECE_REASONING:
         if (a->x->thought.piecewise) {
             reasoning_delta(out, p->text, p->n);

@@ -53,6 +53,7 @@ int qn_api_open(struct qn_api **out, const struct qn_api_opts *o, const struct q
     int rc = open_names(a, err);
     if (rc == 0) rc = qn_template_open(&a->tmpl, text, n, a->tok, err);
     if (rc == 0) rc = qn_call_format_find(&a->marks, a->tmpl, a->tok, o->tool_format, err);
+    if (rc == 0) rc = qn_constraints_open(&a->constraints);
     if (rc == 0) a->n_shown = qn_call_shown(&a->marks, a->tok, a->shown, QN_SHOWN_MAX);
     if (rc < 0)
         qn_api_close(a);
@@ -64,6 +65,7 @@ int qn_api_open(struct qn_api **out, const struct qn_api_opts *o, const struct q
 void qn_api_close(struct qn_api *a) {
     if (!a) return;
     qn_template_close(a->tmpl);
+    qn_constraints_close(a->constraints);
     free(a->model_name);
     free(a);
 }
@@ -250,12 +252,17 @@ static void prepared(void *arg) {
         x->route->start(x);
 }
 
+/* What would hold the loop up: a long body, or one that may ask for a grammar to be compiled. */
+static int is_long(const struct qn_exchange *x) {
+    return x->body.n > INLINE_BYTES_MAX || (x->body.n && qn_answer_form_likely(x->body.p, x->body.n));
+}
+
 void qn_exchange_end(struct qn_exchange *x) {
     if (x->replied || x->cancelled || x->ended) return;
     x->ended = 1;
     if (!x->route->prepare) {
         x->route->start(x);
-    } else if (x->body.n > INLINE_BYTES_MAX && x->sink.offload) {
+    } else if (x->sink.offload && is_long(x)) {
         x->offloaded = 1;
         x->sink.offload(x->sink_ctx, prepare, prepared, x);
     } else {
@@ -287,6 +294,7 @@ void qn_exchange_close(struct qn_exchange *x) {
         return;
     }
     qn_gen_free(x);
+    qn_answer_form_done(&x->form);
     qn_params_done(&x->params);
     qn_tools_done(&x->tools);
     qn_thinking_done(&x->thought);

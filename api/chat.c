@@ -75,6 +75,7 @@ int qn_chat_prepare(struct qn_exchange *x) {
     qn_rendered_done(&text);
     if (rc == 0) rc = read_prediction(x);
     if (rc == 0) rc = qn_gen_fit(x);
+    if (rc == 0) rc = qn_constrain(x, &x->gen->constraint);
     for (int i = 0; rc == 0 && i < x->gen->n_choices; i++)
         if ((rc = qn_answer_open(&x->gen->choices[i].answer, x)) < 0) qn_refuse_code(&x->refusal, rc, NULL);
     return rc;

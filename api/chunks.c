@@ -235,9 +235,18 @@ static void finish(struct qn_exchange *x, struct qn_part *p, int i) {
     else if (ev->n_text)
         put_text(x, i, ev->text, ev->n_text, NULL);
     qn_gen_finished(p, ev);
+    if (qn_gen_check(x, &g->choices[i]) < 0) {
+        put_failure(x, QN_E_INTERNAL);
+        return;
+    }
     put_last(x, i);
     qn_gen_part_over(p);
     if (g->n_finished == g->n_choices) put_end(x);
+}
+
+/* What qn_gen_check will look at; an answer (answer.h) keeps its content itself. */
+static void keep_text(const struct qn_exchange *x, struct qn_choice *c, const struct qn_event *ev) {
+    if (x->form.form != QN_FORM_FREE && !c->answer) qn_buf_put(&c->text, ev->text, ev->n_text);
 }
 
 /* Writes the record, or part of what belongs before it. 0: no room now; the record stays. */
@@ -260,11 +269,13 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
             if (w->p > from) return 0;
             put_text(x, i, ev->text, ev->n_text, NULL); /* larger than the whole buffer */
         }
+        keep_text(x, c, ev);
         p->has_ev = 0;
         return 1;
     }
     close_chunk(x, w);
     p->has_ev = 0;
+    if (ev->kind == QN_EV_TOKEN || ends) keep_text(x, c, ev);
     if (ev->kind == QN_EV_TOKEN) {
         if (!c->answer) qn_lp_reset(&c->lp);
         if (ev->lp) {

@@ -100,5 +100,6 @@ int qn_completions_prepare(struct qn_exchange *x) {
                          "Invalid 'prompt': array too long. Expected at most %d, but got %zu.", QN_PROMPTS_MAX, n);
     rc = qn_gen_new(x, &qn_shape_completions, n);
     if (rc == 0) rc = read_prompts(x, kind);
-    return rc < 0 ? rc : qn_gen_fit(x);
+    if (rc == 0) rc = qn_gen_fit(x);
+    return rc < 0 ? rc : qn_constrain(x, &x->gen->constraint);
 }

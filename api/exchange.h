@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "api/api.h"
+#include "api/constrain.h"
 #include "api/error.h"
 #include "api/metrics.h"
 #include "api/request.h"
@@ -36,6 +37,7 @@ struct qn_api {
     uint64_t id_key[2], n_ids; /* ids and absent seeds are SipHash of a counter under a secret */
     int plain_ids;             /* tests: ids count from 1 */
     struct qn_metrics metrics;
+    struct qn_constraints *constraints;
 };
 
 struct qn_route {
@@ -62,6 +64,7 @@ struct qn_exchange {
     const char *out_type;  /* its Content-Type; NULL: application/json */
     json_t *json;
     struct qn_params params;
+    struct qn_answer_form form;
     struct qn_tools tools;
     struct qn_thought thought;
     struct qn_gen *gen;

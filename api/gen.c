@@ -104,6 +104,7 @@ void qn_gen_free(struct qn_exchange *x) {
         qn_answer_close(g->choices[i].answer);
         qn_lp_done(&g->choices[i].lp);
     }
+    qn_constraint_unref(g->constraint);
     free(g->prediction.v);
     qn_buf_done(&g->head);
     qn_buf_done(&g->tail);
@@ -238,6 +239,25 @@ void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struc
         qn_buf_puts(out, "null");
 }
 
+/* By a bound, a stop string or a stop id of the request an answer may end anywhere. */
+static int is_complete(const struct qn_params *p, const struct qn_choice *c) {
+    for (int i = 0; i < p->n_stop_ids; i++)
+        if (p->stop_ids[i] == c->stop_id) return 0;
+    return c->reason == QN_FINISH_STOP && !(c->answer && qn_answer_reason(c->answer));
+}
+
+int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c) {
+    const char *text = c->text.p ? c->text.p : "";
+    size_t n = c->text.n;
+    char why[128];
+    if (x->form.form == QN_FORM_FREE || c->text.failed || !is_complete(&x->params, c)) return 0;
+    if (c->answer && qn_answer_content(c->answer, &text, &n) < 0) return 0; /* said elsewhere: no memory */
+    if (qn_answer_form_check(&x->form, text, n, why, sizeof why)) return 0;
+    x->api->metrics.invalid_outputs++;
+    qn_refuse(&x->refusal, 500, "invalid_structured_output", x->form.path, "The answer is not of the form that '%s' asks for: %s.", x->form.path, why);
+    return QN_E_INTERNAL;
+}
+
 static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
     const struct qn_gen *g = x->gen;
     const struct qn_choice *c = &g->choices[i];
@@ -307,6 +327,7 @@ static void gather(struct qn_part *p, const struct qn_event *ev) {
     case QN_EV_FINISHED:
         gather_text(c, ev, &ev->reason);
         qn_gen_finished(p, ev);
+        qn_gen_check(x, c);
         break;
     default: break;
     }
@@ -321,6 +342,10 @@ static void gather_all(struct qn_part *p) {
             return;
         }
         gather(p, &ev);
+        if (x->refusal.status) {
+            refuse_with(x, QN_E_INTERNAL, NULL);
+            return;
+        }
     }
     qn_gen_part_over(p);
     if (x->gen->n_finished == x->gen->n_choices) send_whole(x);
@@ -372,6 +397,7 @@ static int submit(struct qn_exchange *x, struct qn_part *p, struct qn_err *err) 
     job.sampling.seed = drawn ? qn_api_draw(x->api, 2 + (uint64_t)(p - g->parts)) : (uint64_t)q->seed;
     job.salt = q->cache_salt.p ? qn_siphash(salt_key, q->cache_salt.p, q->cache_salt.n) | 1 : 0;
     job.deadline_ns = q->deadline_ms ? x->begin_ns + q->deadline_ms * QN_MS : 0;
+    job.constraint = g->constraint;
     job.speculate = job.n_branches == 1;
     job.prediction = g->prediction.v;
     job.n_prediction = g->prediction.n;

@@ -52,6 +52,7 @@ struct qn_gen {
     struct qn_choice *choices;
     int n_parts, n, n_choices, n_finished, next_part;
     struct qn_ids prediction;
+    struct qn_constraint *constraint; /* of every branch; NULL: none */
     char id[64];
     int64_t created_s, first_ns;
     int n_started, n_accepted, n_rejected, n_thinking;
@@ -76,6 +77,8 @@ long qn_gen_read(struct qn_exchange *x, char *to, size_t max);
 /* Between gen.c and chunks.c. */
 int qn_gen_next(struct qn_part *p, struct qn_event *ev); /* qn_stream_next, with the figures noted */
 void qn_gen_finished(struct qn_part *p, const struct qn_event *ev);
+/* The choice is finished and its answer complete: is it of the form that was asked for? QN_E_INTERNAL with x->refusal when it is not. */
+int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c);
 void qn_gen_part_over(struct qn_part *p); /* closes its stream when all its choices are finished */
 void qn_gen_usage(const struct qn_gen *g, struct qn_buf *out);
 /* "finish_reason":"stop","stop_reason":… of a finished choice. */

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/constrain.h"
+
 static const double ttft[] = {.001, .002, .005, .01, .02, .04, .06, .08, .1,  .25, .5,  .75,
                               1,    2.5,  5,    7.5, 10,  20,  40,  80,  160, 640, 2560};
 static const double itl[] = {.0005, .001, .002, .005, .01, .025, .05, .075, .1, .15, .2, .3,
@@ -176,8 +178,8 @@ static void engine_rows(const struct text *t, const struct qn_engine_stats *s, c
     one(t, "vllm:lora_requests_info", "max_lora=\"0\",running_lora_adapters=\"\",waiting_lora_adapters=\"\"", 0);
 }
 
-void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const char *model, const char *version,
-                     struct qn_buf *out) {
+void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const struct qn_constraints_counts *c, const char *model,
+                     const char *version, struct qn_buf *out) {
     struct text t = {.out = out};
     struct qn_engine_stats s;
     char extra[192];
@@ -194,6 +196,14 @@ void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, cons
     one(&t, "quern_refused_total", "class=\"4xx\"", (double)m->refused_you);
     one(&t, "quern_refused_total", "class=\"5xx\"", (double)m->refused_we);
     plain(&t, "counter", "quern_cancelled_total", "Answers whose client left.", (double)m->cancelled);
+    head(&t, "quern_constraints_total", "counter", "Forms of answers that requests asked for: compiled, found compiled, refused.");
+    one(&t, "quern_constraints_total", "result=\"compiled\"", (double)c->compiled);
+    one(&t, "quern_constraints_total", "result=\"found\"", (double)c->found);
+    one(&t, "quern_constraints_total", "result=\"refused\"", (double)c->refused);
+    plain(&t, "gauge", "quern_constraints_kept", "Compiled forms in the cache.", c->kept);
+    plain(&t, "gauge", "quern_constraints_bytes", "Their memory.", (double)c->bytes);
+    plain(&t, "counter", "quern_invalid_outputs_total", "Complete answers that were not of the form asked for: a bug of ours.",
+          (double)m->invalid_outputs);
     for (int i = 0; i < QN_HISTS; i++) {
         histogram(&t, "quern_", hists[i].own, (enum qn_hist_id)i, &m->hist[i]);
         histogram(&t, "vllm:", hists[i].vllm, (enum qn_hist_id)i, &m->hist[i]);

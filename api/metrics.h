@@ -33,7 +33,7 @@ enum qn_hist_id {
 
 struct qn_metrics {
     struct qn_histogram hist[QN_HISTS];
-    uint64_t requests, refused_you, refused_we, cancelled;
+    uint64_t requests, refused_you, refused_we, cancelled, invalid_outputs;
     int open_streams;
 };
 
@@ -42,7 +42,8 @@ void qn_metrics_init(struct qn_metrics *m);
 void qn_metrics_add(struct qn_metrics *m, enum qn_hist_id id, double v, uint64_t times);
 void qn_metrics_refused(struct qn_metrics *m, int status);
 /* Appends the exposition (text format 0.0.4). */
-void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const char *model, const char *version,
-                     struct qn_buf *out);
+struct qn_constraints_counts;
+void qn_metrics_text(const struct qn_metrics *m, const struct qn_engine *e, const struct qn_constraints_counts *c, const char *model,
+                     const char *version, struct qn_buf *out);
 
 #endif

@@ -193,6 +193,14 @@ static int read_own(struct qn_params *p, unsigned on, struct qn_buf *ignored, st
     return qn_fields_walk(&w, p->quern, p);
 }
 
+static int read_structured(struct qn_params *p, unsigned on, struct qn_buf *ignored, struct qn_refusal *r) {
+    const json_t *v = p->structured_value;
+    if (!v) return 0;
+    if (!json_is_object(v)) return qn_refuse_type(r, "structured_outputs", "an object", v);
+    struct qn_walk w = {qn_structured_table, qn_structured_rows, on, "structured_outputs.", 1, ignored, r};
+    return qn_fields_walk(&w, v, p);
+}
+
 static int check_metadata(const struct qn_params *p, struct qn_refusal *r) {
     const char *key;
     json_t *v;
@@ -214,20 +222,6 @@ static int check_metadata(const struct qn_params *p, struct qn_refusal *r) {
                              "Invalid '%s': string too long. Expected at most %d bytes.", param, METADATA_VALUE_MAX);
     }
     return 0;
-}
-
-static int check_format(const struct qn_params *p, struct qn_refusal *r) {
-    const json_t *v = p->response_format;
-    if (!v) return 0;
-    if (!json_is_object(v)) return qn_refuse_type(r, "response_format", "an object", v);
-    const json_t *type = json_object_get(v, "type");
-    if (!type)
-        return qn_refuse(r, 400, "missing_required_parameter", "response_format.type",
-                         "Missing required parameter: 'response_format.type'.");
-    if (!json_is_string(type)) return qn_refuse_type(r, "response_format.type", "a string", type);
-    if (!strcmp(json_string_value(type), "text")) return 0;
-    return qn_refuse(r, 400, "unsupported_value", "response_format.type",
-                     "'response_format' other than {\"type\":\"text\"} is not supported yet.");
 }
 
 static int check_salt(const struct qn_params *p, struct qn_refusal *r) {
@@ -285,7 +279,7 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
     if (rc == 0) rc = read_bias(p, b, r);
     if (rc == 0) rc = qn_params_read_sampling(p, b, r);
     if (rc == 0) rc = check_counts(p, b, r);
-    if (rc == 0) rc = check_format(p, r);
+    if (rc == 0) rc = read_structured(p, on, ignored, r);
     if (rc == 0) rc = check_metadata(p, r);
     if (rc == 0) rc = check_salt(p, r);
     if (rc == 0) rc = check_kwargs(p, r);

@@ -15,6 +15,12 @@
 enum { QN_ON_CHAT = 1, QN_ON_COMPLETIONS = 2, QN_ON_TOKENIZE = 4, QN_ON_DETOKENIZE = 8, QN_ON_TEMPLATE = 16 };
 enum { QN_N_HARD_MAX = 128, QN_PROMPTS_MAX = 128, QN_CHOICES_MAX = 128 };
 
+struct qn_structured {  /* vLLM's structured_outputs */
+    const json_t *json, *choice, *structural_tag;
+    struct qn_chars regex, grammar, whitespace_pattern;
+    int json_object, disable_any_whitespace, disable_additional_properties;
+};
+
 struct qn_params {
     struct qn_chars model, user, cache_salt, reasoning_effort;
     double temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
@@ -35,6 +41,11 @@ struct qn_params {
     const json_t *messages, *prompt, *content, *tokens, *tools, *tool_choice, *documents, *kwargs, *metadata;
     const json_t *bad_words_value, *allowed_value, *dry_breakers_value;
     const json_t *stop_value, *stop_ids_value, *bias_value, *logprobs_value, *stream_options, *quern, *response_format;
+
+    /* The answer's form: form.h reads them. */
+    const json_t *structured_value, *guided_json, *guided_choice, *json_schema, *grammar, *structural_tag;
+    struct qn_chars guided_regex, guided_grammar, guided_whitespace_pattern, regex, ebnf;
+    struct qn_structured structured;
 
     /* Made from the above. */
     int n_logprobs; /* -1: none */

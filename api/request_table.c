@@ -112,7 +112,18 @@ const struct qn_field qn_request_table[] = {
     STR("reasoning_budget_message", QN_ON_CHAT, budget_message, 4096, "", "what is put at the thinking's end when the bound is met"),
     ANY("custom_params", QN_ON_CHAT, custom_params, "{}", "{thinking_budget}: the same as thinking_token_budget"),
     ANY("nvext", QN_ON_CHAT, nvext, "{}", "{max_thinking_tokens}: the same as thinking_token_budget"),
-    ANY("response_format", GEN, response_format, "{\"type\":\"text\"}", "text only yet"),
+    ANY("response_format", GEN, response_format, "{\"type\":\"text\"}", "text, json_object, json_schema; json, regex, ebnf, grammar, structural_tag: docs/structured-output.md"),
+    ANY("structured_outputs", GEN, structured_value, "", "exactly one of json, regex, choice, grammar, json_object, structural_tag"),
+    ANY("guided_json", GEN, guided_json, "", "a JSON Schema, or a string that holds one"),
+    STR("guided_regex", GEN, guided_regex, 0, "\"\"", "the whole answer matches"),
+    ANY("guided_choice", GEN, guided_choice, "", "1 to 1000 strings"),
+    STR("guided_grammar", GEN, guided_grammar, 0, "\"\"", "GBNF where it says ::=, else Lark"),
+    STR("guided_whitespace_pattern", GEN, guided_whitespace_pattern, 512, "", "between the tokens of JSON"),
+    ANY("json_schema", GEN, json_schema, "", "a JSON Schema, or a string that holds one"),
+    ANY("grammar", GEN, grammar, "\"\"", "GBNF where it says ::=, else Lark; or {type, value}"),
+    STR("regex", GEN, regex, 0, "\"\"", "the whole answer matches"),
+    STR("ebnf", GEN, ebnf, 0, "\"\"", "GBNF"),
+    ANY("structural_tag", GEN, structural_tag, "", "{structures, triggers}, or a string that holds it"),
     STR("cache_salt", GEN, cache_salt, 128, "", "prompts with different salts share no cache entry"),
     BOOL("cache_prompt", GEN, cache_prompt, "true", ""),
     STR("user", GEN, user, 512, "", "accepted, not interpreted"),
@@ -163,18 +174,7 @@ const struct qn_field qn_request_table[] = {
     ONLY("chat_template", CHATTY, "\"\"", "a request cannot bring a template"),
     ONLY("mm_processor_kwargs", GEN, "{}", ""),
     ONLY("media_io_kwargs", GEN, "{}", ""),
-    ONLY("grammar", GEN, "\"\"", ""),
-    ONLY("json_schema", GEN, "{}", ""),
-    ONLY("regex", GEN, "\"\"", ""),
-    ONLY("ebnf", GEN, "\"\"", ""),
-    ONLY("structured_outputs", GEN, "", ""),
-    ONLY("structural_tag", GEN, "", ""),
-    ONLY("guided_json", GEN, "", ""),
-    ONLY("guided_regex", GEN, "", ""),
-    ONLY("guided_choice", GEN, "", ""),
-    ONLY("guided_grammar", GEN, "", ""),
-    ONLY("guided_decoding_backend", GEN, "", ""),
-    FREE("guided_whitespace_pattern", GEN, "only with guided_json"),
+    FREE("guided_decoding_backend", GEN, "there is one"),
     ONLY("grammar_lazy", GEN, "false", ""),
     ONLY("grammar_triggers", GEN, "[]", ""),
     ONLY("n_cache_reuse", GEN, "0", ""),
@@ -227,6 +227,20 @@ const struct qn_field qn_stream_options_table[] = {
 };
 const size_t qn_stream_options_rows = sizeof qn_stream_options_table / sizeof *qn_stream_options_table;
 
+const struct qn_field qn_structured_table[] = {
+    ANY("json", GEN, structured.json, "", "a JSON Schema, or a string that holds one"),
+    STR("regex", GEN, structured.regex, 0, "", "the whole answer matches"),
+    ANY("choice", GEN, structured.choice, "", "1 to 1000 strings"),
+    STR("grammar", GEN, structured.grammar, 0, "", "GBNF where it says ::=, else Lark"),
+    BOOL("json_object", GEN, structured.json_object, "false", ""),
+    ANY("structural_tag", GEN, structured.structural_tag, "", "{structures, triggers}, or a string that holds it"),
+    BOOL("disable_any_whitespace", GEN, structured.disable_any_whitespace, "false", "none between the tokens of JSON"),
+    BOOL("disable_additional_properties", GEN, structured.disable_additional_properties, "false", "additionalProperties absent means false"),
+    STR("whitespace_pattern", GEN, structured.whitespace_pattern, 512, "", "between the tokens of JSON"),
+    FREE("disable_fallback", GEN, "there is one engine for all"),
+};
+const size_t qn_structured_rows = sizeof qn_structured_table / sizeof *qn_structured_table;
+
 const struct qn_field qn_own_table[] = {
     BOOL("parse_special", QN_ON_COMPLETIONS, parse_special, "false", ""),
     ANY("thinking", QN_ON_CHAT, own_thinking, "", "{min_tokens, max_tokens, continue: \"Wait\", hand_in: text}: docs/tools.md"),
@@ -253,6 +267,8 @@ void qn_params_markdown(struct qn_buf *out) {
     }
     qn_buf_puts(out, "\n## stream_options\n\n");
     qn_fields_markdown(out, qn_stream_options_table, qn_stream_options_rows, GEN);
+    qn_buf_puts(out, "\n## structured_outputs\n\n");
+    qn_fields_markdown(out, qn_structured_table, qn_structured_rows, GEN);
     qn_buf_puts(out, "\n## quern\n\n");
     qn_fields_markdown(out, qn_own_table, qn_own_rows, GEN);
 }

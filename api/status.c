@@ -61,7 +61,9 @@ void qn_version_start(struct qn_exchange *x) {
 
 void qn_metrics_start(struct qn_exchange *x) {
     const struct qn_api *a = x->api;
-    qn_metrics_text(&a->metrics, a->opts.engine, a->model_name, a->opts.version, &x->out);
+    struct qn_constraints_counts counts;
+    qn_constraints_counts(a->constraints, &counts);
+    qn_metrics_text(&a->metrics, a->opts.engine, &counts, a->model_name, a->opts.version, &x->out);
     if (a->has_host && a->host.metrics) a->host.metrics(a->host.ctx, &x->out);
     x->out_type = "text/plain; version=0.0.4; charset=utf-8";
     qn_exchange_send_out(x);

@@ -217,8 +217,8 @@ def too_long_a_prompt_says_so():
 
 @test
 def what_is_not_built_is_refused_by_name():
-    for kw, param in (({"response_format": {"type": "json_object"}}, "response_format"),
-                      ({"extra_body": {"grammar": "root ::= \"a\""}}, "grammar")):
+    for kw, param in (({"extra_body": {"lora": [{"id": 0, "scale": 1}]}}, "lora"),
+                      ({"extra_body": {"chat_template": "{{ x }}"}}, "chat_template")):
         try:
             chat(**kw)
         except openai.APIStatusError as e:

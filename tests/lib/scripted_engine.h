@@ -123,6 +123,12 @@ int64_t qn_tokenizer_eos(const struct qn_tokenizer *t) {
 int qn_tokenizer_ends(const struct qn_tokenizer *t, uint32_t id) {
     return (void)t, id == SCRIPT_IM_END;
 }
+int qn_tokenizer_guarded(const struct qn_tokenizer *t, uint32_t id) {
+    return (void)t, id >= SCRIPT_IM_START;
+}
+size_t qn_tokenizer_settled(const struct qn_tokenizer *t, const char *p, size_t n) {
+    return (void)t, (void)p, (void)n, 0;
+}
 int qn_tokenizer_adds_bos(const struct qn_tokenizer *t) {
     return (void)t, 0;
 }
@@ -171,6 +177,12 @@ const struct qn_engine_info *qn_engine_info(const struct qn_engine *e) {
 }
 const struct qn_tokenizer *qn_engine_tokenizer(const struct qn_engine *e) {
     return (void)e, &script_tok;
+}
+const struct qn_token_trie *qn_engine_trie(struct qn_engine *e, struct qn_err *err) {
+    static struct qn_token_trie *trie; /* of the process, like the script */
+    (void)e;
+    if (!trie) qn_token_trie_open(&trie, &script_tok, err);
+    return trie;
 }
 void qn_engine_stats(const struct qn_engine *e, struct qn_engine_stats *out) {
     (void)e, *out = script.stats;

@@ -141,8 +141,9 @@ template <int NT> QN_DEVICE void qn_mm_store(float *to, int stride, const qn_mm_
 /* --- what becomes of a sum ---------------------------------------------------------------------------------------- */
 
 QN_DEVICE float qn_mm_activation(int gelu, float g) {
-    if (!gelu) return g / (1.0f + expf(-g));
-    return 0.5f * g * (1.0f + tanhf(0.79788456f * fmaf(0.044715f * g * g, g, g))); /* arXiv:1606.08415, the tanh form */
+    /* arXiv:1606.08415, the tanh form: (1 + tanh u) / 2 = 1 / (1 + e^-2u), u = sqrt(2 / pi) (g + 0.044715 g^3). */
+    float z = gelu ? 1.59576912f * fmaf(0.044715f * g * g, g, g) : g;
+    return g / (1.0f + qn_exp(-z));
 }
 
 /* Writes output o of a row; up: the second sum of a gated unit. h_scale: of the row's 16-bit activations. */
@@ -153,7 +154,7 @@ QN_DEVICE void qn_mm_finish(const qn_mm_args &a, int m, int row, int o, float su
     if (a.mode == QN_MM_GLU) v = qn_mm_activation(a.gelu, v) * (up * (a.mat[1].w.scale * h_scale));
     if (a.mode == QN_MM_GATED) v *= qn_mm_activation(a.gelu, *out);
     v *= a.logit_scale;
-    if (a.softcap > 0) v = a.softcap * tanhf(v / a.softcap);
+    if (a.softcap > 0) v = a.softcap * qn_tanh(v / a.softcap);
     *out = v;
 }
 

@@ -10,6 +10,7 @@
  *  - One struct type per kernel for shared memory: QN_SHARED(type, name) for up to 48 KiB, QN_SHARED_DYN(type, name) for more.
  *  - __shfl_*_sync, __syncthreads, __syncwarp, __ballot_sync, __any_sync, atomicAdd/Max/Min/CAS, __threadfence, __dp4a, __ldg,
  *    __half, __half2, __nv_bfloat16 and their conversions keep CUDA's names.
+ *  - Of libm only what is exact (fmaf, sqrtf, fabsf, copysignf, fmaxf, fminf): qn_exp and qn_tanh below for the rest.
  *
  * Fragments, g = lane / 4, t = lane % 4 (PTX ISA, "Matrix fragments"). m16n8k16 of 16-bit floats: a[i] holds row g + 8*(i & 1), columns
  * 2t + 8*(i >> 1) and the next one; b[i] rows 2t + 8i and the next one, column g; c[0], c[1] row g, columns 2t, 2t + 1; c[2], c[3] row
@@ -92,6 +93,21 @@ QN_DEVICE float qn_rsqrt(float x) { return rsqrtf(x); }
 #include "engine/cuda/emu/emu.h" /* the same names; see there for what it checks */
 
 #endif
+
+/* e^x to 2^-21 where 2^x has 2 ulp; 0 and infinity where it leaves the normal floats. The steps are written out, so that host and card part
+ * in ex2.approx alone, which expf of the two libraries does not promise. x log2(e) is rounded, and what that left out is made up for. */
+QN_DEVICE float qn_exp(float x) {
+    const float log2e = 1.44269504f, more = 1.92596299e-8f, ln2 = 0.693147181f;
+    float t = x * log2e, low = fmaf(x, more, fmaf(x, log2e, -t)), y = qn_exp2(t);
+    y = fmaf(y, low * ln2, y);
+    return x > 88.72f ? INFINITY : x < -87.33f ? 0.0f : y;
+}
+/* Cephes' tanhf, to 2^-21 as well: a polynomial near 0, where 1 - 2 / (e^2x + 1) would have nothing left. */
+QN_DEVICE float qn_tanh(float x) {
+    float z = x * x, p = fmaf(fmaf(fmaf(fmaf(-5.70498872745e-3f, z, 2.06390887954e-2f), z, -5.37397155531e-2f), z, 1.33314422036e-1f), z, -3.33332819422e-1f);
+    float far = copysignf(1.0f - 2.0f / (qn_exp(2.0f * fabsf(x)) + 1.0f), x);
+    return fabsf(x) < 0.625f ? fmaf(p * z, x, x) : far;
+}
 
 /* Over the 32 lanes, by xor butterfly from 16 down to 1: one fixed order of sums; every lane gets the result. */
 QN_DEVICE float qn_warp_sum(float x) {

@@ -174,6 +174,12 @@ QN_KERNEL(256, 1) narrow(uint16_t *out, const uint32_t *in, int n) {
 }
 extern "C" void emu_narrow(uint16_t *out, const uint32_t *in, int n, cudaStream_t s) { QN_LAUNCH(narrow, (n + 255) / 256, 256, 0, s, out, in, n); }
 
+QN_KERNEL(256, 1) functions(float *out, const float *in, int n) {
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i < n) out[i] = qn_exp(in[i]), out[n + i] = qn_tanh(in[i]);
+}
+extern "C" void emu_functions(float *out, const float *in, int n, cudaStream_t s) { QN_LAUNCH(functions, (n + 255) / 256, 256, 0, s, out, in, n); }
+
 struct one { float v[1]; };
 QN_KERNEL(128, 1) big_shared(float *out, const float *in, int n) {
     QN_SHARED_DYN(one, s);

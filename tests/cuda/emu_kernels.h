@@ -35,6 +35,8 @@ void emu_intrinsics(uint32_t *out, const uint32_t *a, const uint32_t *b, const u
 void emu_widen(uint32_t *out, cudaStream_t s);
 /* out[0][i], out[1][i]: f32 bits in[i] narrowed to half and bfloat16. */
 void emu_narrow(uint16_t *out, const uint32_t *in, int n, cudaStream_t s);
+/* out[0][i], out[1][i]: qn_exp and qn_tanh of in[i]. */
+void emu_functions(float *out, const float *in, int n, cudaStream_t s);
 /* out[i] = in[n - 1 - i] by one block with n floats of dynamic shared memory. */
 void emu_big_shared(float *out, const float *in, int n, int allow, cudaStream_t s);
 /* Each block leaves its sum of 64 numbers; the block that comes last adds them up: *out. */

@@ -244,6 +244,26 @@ TEST(emu, sixteen_bit_floats_narrow_to_the_nearest) {
     }
 }
 
+/* Here 2^x is rounded once: e^x by two roundings more, tanh by three of numbers that are at most 1 / tanh(0.625) of it. */
+TEST(emu, exponential_and_hyperbolic_tangent_are_libms) {
+    enum { N = 200000 };
+    static const float odd[] = {0, -0.0f, 1e-40f, -1e-30f, INFINITY, -INFINITY, 88.73f, 1e30f, -87.4f, -1e30f, 0.625f, 0.62499994f};
+    enum { N_ODD = sizeof odd / sizeof *odd };
+    static float in[N], out[2][N];
+    for (int i = 0; i < N; i++) in[i] = i < N_ODD ? odd[i] : i % 2 ? (float)((int)(rnd() % 1751) - 873) * 0.1f + (float)(rnd() % 65536) * 0x1p-19f : ldexpf((float)(rnd() % 65536) - 32768.0f, (int)(rnd() % 24) - 36);
+    in[N - 1] = NAN;
+    float *din = dev_copy(in, sizeof in), *d = dev_new(sizeof out);
+    emu_functions(d, din, N, NULL);
+    dev_read(out, d, sizeof out);
+    for (int i = 0; i < N - 1; i++) {
+        double x = (double)in[i], e = exp(x), t = tanh(x);
+        if (x > (double)88.72f || x < (double)-87.33f) EXPECT(out[0][i] == (x > 0 ? INFINITY : 0.0f));
+        else EXPECT_NEAR(out[0][i], e, e * 1.125 * 0x1p-23);
+        EXPECT_NEAR(out[1][i], t, fabs(t) * 0x1p-22);
+    }
+    EXPECT(isnan(out[0][N - 1]) && isnan(out[1][N - 1]));
+}
+
 TEST(emu, dynamic_shared_memory_up_to_its_limit) {
     enum { N = 227 * 256 };
     static float in[N], out[N];

@@ -135,6 +135,11 @@ QN_EMU_FN float __fsqrt_rn(float a) { return sqrtf(a); }
 QN_EMU_FN float __frcp_rn(float a) { return 1.0f / a; }
 QN_EMU_FN float __fdividef(float a, float b) { return a / b; }
 QN_EMU_FN float __saturatef(float a) { return a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f; } /* NaN becomes 0 */
+/* max.f32 and min.f32: a NaN is ignored, and -0 is below +0, which libm leaves open. */
+QN_EMU_FN float qn_emu_max(float a, float b) { return a != a ? b : b != b ? a : a > b || (a == b && !signbit(a)) ? a : b; }
+QN_EMU_FN float qn_emu_min(float a, float b) { return a != a ? b : b != b ? a : a < b || (a == b && signbit(a)) ? a : b; }
+#define fmaxf qn_emu_max
+#define fminf qn_emu_min
 QN_EMU_FN float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 QN_EMU_FN float __int2float_rn(int v) { return (float)v; }
 QN_EMU_FN float __uint2float_rn(unsigned v) { return (float)v; }

@@ -195,6 +195,13 @@ int qn_constraint_failed(struct qn_constraint *c) {
     return rc;
 }
 
+int qn_constraint_worn(struct qn_constraint *c) {
+    pthread_mutex_lock(&c->lock);
+    int is = c->g->error || c->g->used - c->masks.bytes - c->g->rows.bytes > c->g->bytes_max / 2;
+    leave(c);
+    return is;
+}
+
 void qn_constraint_counts(struct qn_constraint *c, struct qn_constraint_counts *out) {
     pthread_mutex_lock(&c->lock);
     *out = c->counts;

@@ -48,6 +48,8 @@ int64_t qn_constraint_forced_token(struct qn_constraint *c, qn_cstate s);
 /* 0, or the QN_E_LIMIT that made all states DEAD: for want of memory, or because a single state or mask was too much work. Who keeps
  * constraints for later requests should drop one that failed. */
 int qn_constraint_failed(struct qn_constraint *c);
+/* 1: more than half of its memory is states, which stay. Good for those who have it; others had better compile it anew. */
+int qn_constraint_worn(struct qn_constraint *c);
 
 struct qn_constraint_counts {
     uint64_t states, masks_made, masks_found, bytes; /* bytes: memory held */

@@ -106,12 +106,14 @@ static uint32_t count(const uint32_t *mask, size_t words) {
     return n;
 }
 
+enum { SPARE = 40 << 10 }; /* a piece of arena, and the list growing */
+
 /* Keeps the mask of s unless memory is short. */
 static void keep(struct qn_constraint *c, qn_cstate s, const uint32_t *mask, size_t words, uint32_t n) {
     struct qn_grammar *g = c->g;
     int is_list = n < words / 2;
     size_t size = (is_list ? n : words) * sizeof *mask;
-    if (g->used + size + 4096 > g->bytes_max / 4 * 3 || c->masks.bytes + size > g->bytes_max / 2) return;
+    if (g->used + size + SPARE > g->bytes_max / 4 * 3 || c->masks.bytes + size > g->bytes_max / 2) return;
     uint32_t *v = qn_g_take(g, &c->masks, size + 1);
     if (!v || qn_g_room(g, &c->mask, &c->masks_cap, c->n_masks + 1, sizeof *c->mask) < 0) return;
     uint32_t k = 0;

@@ -249,3 +249,98 @@ TEST_SLOW(constraint, many_threads_share_one, 120) {
     qn_constraint_unref(alone);
     close_vocab(&v);
 }
+
+/* --- going on, going back, running short --- */
+
+static uint32_t pick(const uint32_t *mask, uint32_t words, uint32_t n, uint64_t *rng) {
+    *rng = *rng * 6364136223846793005u + 1442695040888963407u;
+    uint32_t k = (uint32_t)(*rng >> 33) % n;
+    for (uint32_t w = 0; w < words; w++) {
+        uint32_t here = (uint32_t)__builtin_popcount(mask[w]);
+        if (k >= here) {
+            k -= here;
+            continue;
+        }
+        uint32_t x = mask[w];
+        while (k-- > 0) x &= x - 1;
+        return w * 32 + (uint32_t)__builtin_ctz(x);
+    }
+    return UINT32_MAX;
+}
+
+/* Any allowed token may be taken, whatever came before. Now and then some steps are taken back and others taken. */
+static void random_walk(struct qn_constraint *c, const struct vocab *v, uint64_t seed, int tokens) {
+    enum { KEEP = 8 };
+    uint32_t *mask = calloc(v->words, 4);
+    qn_cstate before[KEEP], s = qn_constraint_start(c);
+    for (int i = 0; i < KEEP; i++) before[i] = s;
+    for (int i = 0; i < tokens; i++) {
+        uint32_t n = qn_constraint_mask(c, s, mask);
+        before[i % KEEP] = s;
+        if (n == 0) EXPECT(qn_constraint_over(c, s));
+        uint32_t id = n ? pick(mask, v->words, n, &seed) : UINT32_MAX;
+        if (n == 0 || qn_tokenizer_ends(v->t, id) || i % 13 == 12) {
+            s = before[(i + 3) % KEEP];
+            continue;
+        }
+        s = qn_constraint_token(c, s, id);
+        if (s == QN_C_DEAD) {
+            qn_test_fail(__FILE__, __LINE__, "token %u was allowed and leads nowhere", id);
+            break;
+        }
+    }
+    free(mask);
+}
+
+TEST_SLOW(constraint, random_walks_by_allowed_tokens_never_end_dead, 120) {
+    struct vocab v = open_vocab(SMOL);
+    struct qn_grammar *g = patient();
+    struct qn_constraint *c = compiled(g, jg_value(g), &v);
+    for (uint64_t seed = 0; seed < 60; seed++) random_walk(c, &v, seed, 80);
+    qn_constraint_unref(c);
+    g = patient();
+    c = compiled(g, sample(g), &v);
+    for (uint64_t seed = 0; seed < 60; seed++) random_walk(c, &v, seed, 80);
+    qn_constraint_unref(c);
+    close_vocab(&v);
+}
+
+/* Masks and rows go before states do, and what is computed again is the same. */
+TEST_SLOW(constraint, little_memory_forgets_masks_first_and_fails_whole, 120) {
+    struct vocab v = open_vocab(SMOL);
+    struct qn_grammar *g = NULL, *roomy = patient();
+    struct qn_constraint *c, *big = compiled(roomy, jg_string(roomy, 0, 100000), &v);
+    enum { MAX = 2 << 20, STEPS = 4000 };
+    ASSERT_EQ(qn_grammar_new(&g, &(struct qn_grammar_limits){.bytes_max = MAX, .compile_ns = 20 * QN_S}), 0);
+    c = compiled(g, jg_string(g, 0, 100000), &v);
+    uint32_t *mask = calloc(v.words, 4), *want = calloc(v.words, 4);
+    qn_cstate s = after(c, "\""), t = after(big, "\"");
+    struct qn_constraint_counts n;
+    int i = 0;
+    for (; i < STEPS && s != QN_C_DEAD; i++) {
+        uint32_t k = qn_constraint_mask(c, s, mask);
+        if (qn_constraint_failed(c)) break;
+        if (i % 100 == 0) {
+            EXPECT_EQ(k, qn_constraint_mask(big, t, want));
+            EXPECT(!memcmp(mask, want, v.words * 4u));
+        }
+        s = qn_constraint_text(c, s, "x", 1);
+        t = qn_constraint_text(big, t, "x", 1);
+    }
+    qn_constraint_counts(c, &n);
+    EXPECT(n.bytes <= MAX);
+    EXPECT(i > 600); /* about 170 masks would fit if nothing else were there */
+    for (; s != QN_C_DEAD && i < 100000; i++) s = qn_constraint_text(c, s, "xy", 2);
+    EXPECT_EQ(s, QN_C_DEAD);
+    EXPECT_EQ(qn_constraint_failed(c), QN_E_LIMIT);
+    EXPECT(qn_constraint_worn(c) && !qn_constraint_worn(big));
+    EXPECT_EQ(qn_constraint_mask(c, qn_constraint_start(c), mask), 0);
+    EXPECT_EQ(qn_constraint_token(c, qn_constraint_start(c), 5), QN_C_DEAD);
+    qn_constraint_counts(c, &n);
+    EXPECT(n.bytes <= MAX);
+    free(mask);
+    free(want);
+    qn_constraint_unref(c);
+    qn_constraint_unref(big);
+    close_vocab(&v);
+}

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/exchange.h"
+#include "api/gen.h"
 #include "engine/base/hash.h"
 #include "engine/base/rng.h"
 
@@ -130,24 +130,57 @@ static void put_json(struct qn_buf *key, const json_t *v) {
     if (v && json_dump_callback(v, put_dump, key, JSON_COMPACT | JSON_ENCODE_ANY) < 0 && !key->failed) key->failed = QN_E_NOMEM;
 }
 
+/* Of a request: its form, and for chat its tools and its thinking. */
+struct demand {
+    struct qn_exchange *x;
+    struct qn_tool_choice tools;
+    int calls;    /* the answer may hold calls, and their grammar is needed */
+    int thinking;
+};
+
+static struct demand demand_of(struct qn_exchange *x) {
+    const struct qn_tools *t = &x->tools;
+    struct demand d = {.x = x, .tools = {t->mode, t->allowed, t->list, t->custom, t->parallel}};
+    if (!x->gen->shape->chat) return d;
+    d.calls = qn_tools_called(t) && (x->form.form != QN_FORM_FREE || qn_calls_constrained(&d.tools));
+    d.thinking = x->thought.on;
+    return d;
+}
+
 /* All that goes into the grammar, one after the other, each with its length or its own end. */
-static void make_key(const struct qn_exchange *x, struct qn_buf *key) {
-    const struct qn_answer_form *f = &x->form;
+static void make_key(const struct demand *d, struct qn_buf *key) {
+    const struct qn_answer_form *f = &d->x->form;
     qn_buf_printf(key, "%d/%d%d/", (int)f->form, f->opts.no_whitespace, f->opts.strict);
     put_bytes(key, f->opts.whitespace, f->opts.n_whitespace);
     put_bytes(key, f->text.p, f->text.n);
     put_json(key, f->value);
+    qn_buf_printf(key, "/%d%d", d->thinking, d->thinking && d->x->thought.opened);
+    if (!d->calls) return;
+    qn_buf_printf(key, "/%d%d", (int)d->tools.mode, d->tools.parallel);
+    put_json(key, d->tools.all);
+    put_json(key, d->tools.tools);
+    put_json(key, d->tools.custom);
 }
 
-static int compile(struct qn_exchange *x, struct qn_constraint **out) {
+static int node_of(const struct demand *d, struct qn_grammar *g, qn_gnode *out) {
+    const struct qn_api *a = d->x->api;
+    struct qn_refusal *r = &d->x->refusal;
+    int only_calls = d->calls && d->tools.mode == QN_TOOLS_REQUIRED;
+    int rc = only_calls ? (*out = QN_G_NONE, 0) : qn_answer_form_node(g, &d->x->form, out, r);
+    if (rc == 0 && d->calls) rc = qn_calls_node(g, &a->marks, a->tok, &d->tools, &d->x->form.opts, *out, out, r);
+    if (rc == 0 && d->thinking) *out = qn_thinking_node(g, &a->marks, a->tok, d->x->thought.opened, *out);
+    return rc;
+}
+
+static int compile(const struct demand *d, struct qn_constraint **out) {
     struct qn_grammar *g;
     struct qn_err err = {0};
-    struct qn_refusal *r = &x->refusal;
-    const char *path = x->form.path;
+    struct qn_refusal *r = &d->x->refusal;
+    const char *path = d->x->form.path ? d->x->form.path : "tools";
     qn_gnode node;
-    const struct qn_token_trie *trie = qn_engine_trie(x->api->opts.engine, &err);
+    const struct qn_token_trie *trie = qn_engine_trie(d->x->api->opts.engine, &err);
     if (!trie || qn_grammar_new(&g, NULL) < 0) return qn_refuse_code(r, QN_E_NOMEM, NULL);
-    int rc = qn_answer_form_node(g, &x->form, &node, r);
+    int rc = node_of(d, g, &node);
     if (rc < 0) {
         qn_grammar_free(g);
         return rc;
@@ -157,18 +190,17 @@ static int compile(struct qn_exchange *x, struct qn_constraint **out) {
     return rc < 0 ? qn_refuse(r, 400, "invalid_value", path, "Invalid '%s': %s.", path, err.text) : 0;
 }
 
-int qn_constrain(struct qn_exchange *x, struct qn_constraint **out) {
-    struct qn_constraints *c = x->api->constraints;
+/* From the cache, or made and kept. */
+static int obtain(const struct demand *d, struct qn_constraint **out) {
+    struct qn_constraints *c = d->x->api->constraints;
     struct qn_buf key;
-    *out = NULL;
-    int rc = qn_answer_form_read(&x->params, &x->form, &x->refusal);
-    if (rc < 0 || x->form.form == QN_FORM_FREE) return rc;
+    int rc = 0;
     qn_buf_init(&key, KEY_MAX);
-    make_key(x, &key);
+    make_key(d, &key);
     uint64_t hash = key.failed ? 0 : qn_siphash(c->secret, key.p, key.n);
     if (!key.failed) *out = find(c, &key, hash);
     if (!*out) {
-        rc = compile(x, out);
+        rc = compile(d, out);
         if (rc == 0 && !key.failed) keep(c, &key, hash, *out);
         if (rc < 0) {
             pthread_mutex_lock(&c->lock);
@@ -178,4 +210,12 @@ int qn_constrain(struct qn_exchange *x, struct qn_constraint **out) {
     }
     qn_buf_done(&key);
     return rc;
+}
+
+int qn_constrain(struct qn_exchange *x, struct qn_constraint **out) {
+    *out = NULL;
+    int rc = qn_answer_form_read(&x->params, &x->form, &x->refusal);
+    struct demand d = demand_of(x);
+    if (rc < 0 || (x->form.form == QN_FORM_FREE && !d.calls)) return rc;
+    return obtain(&d, out);
 }

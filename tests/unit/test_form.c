@@ -283,3 +283,54 @@ TEST(form, bombs_end_in_time) {
     }
     qn_api_close(a);
 }
+
+static const char thinker[] =
+    "{%- if tools %}{{ tools|tojson }}{% endif %}{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{%- if m.tool_calls %}<tool_call>{% endif %}{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+    "{#- </think> #}";
+#define CALL  "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>"
+
+/* Constraints are the answer's: the prompt ended inside the thinking, which goes on freely. */
+TEST(form, thinking_and_calls_stand_around_it) {
+    struct qn_api *a = kit_open((struct qn_api_opts){.chat_template = thinker});
+    static const struct { const char *members, *yes[3], *no[3]; } cases[] = {
+        {"\"json_schema\":" SCHEMA, {"so {}\n</think>\n\n{\"a\":1}", "</think>{\"a\": 1}"}, {"{\"a\":1}", "x</think>no"}},
+        {"\"json_schema\":" SCHEMA ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":" SCHEMA "}}]",
+         {"x</think>{\"a\":1}", "x</think>" CALL}, {"x</think>hello", "x</think><tool_call>"}},
+        {"\"tool_choice\":\"required\",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":" SCHEMA "}}]", {"x</think>" CALL}, {"x</think>hello"}},
+        {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true,\"parameters\":" SCHEMA "}}]", {"x</think>hello", "x</think>" CALL},
+         {"x</think><tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>"}},
+        {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":" SCHEMA "}}]", {NULL}, {NULL}}, /* nothing to constrain */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct got g;
+        script_say("x</think>" CALL);
+        script.reason = QN_FINISH_LENGTH;
+        post(&g, a, CHAT, cases[i].members);
+        struct qn_constraint *c = script.job.constraint;
+        if (g.status != 200 || !c != !cases[i].yes[0]) qn_test_fail(__FILE__, __LINE__, "%s: %d %.300s", cases[i].members, g.status, g.body.p);
+        for (int k = 0; c && k < 3 && cases[i].yes[k]; k++)
+            if (!takes(c, cases[i].yes[k])) qn_test_fail(__FILE__, __LINE__, "%s: refuses %s", cases[i].members, cases[i].yes[k]);
+        for (int k = 0; c && k < 3 && cases[i].no[k]; k++)
+            if (takes(c, cases[i].no[k])) qn_test_fail(__FILE__, __LINE__, "%s: takes %s", cases[i].members, cases[i].no[k]);
+        kit_done_with(&g);
+    }
+    qn_api_close(a);
+}
+
+TEST(form, only_the_content_is_checked) {
+    struct qn_api *a = kit_open((struct qn_api_opts){.chat_template = thinker});
+    static const struct { const char *text; int bad; } cases[] = {{"so [1]\n</think>\n\n{\"a\":1}", 0}, {"so {\"a\":1}</think>[1]", 1}, {"x</think>" CALL, 0}};
+    for (int stream = 0; stream < 2; stream++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            struct got g;
+            char members[1024];
+            script_say(cases[i].text);
+            snprintf(members, sizeof members, "\"json_schema\":" SCHEMA ",\"stream\":%s,\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":" SCHEMA "}}]", stream ? "true" : "false");
+            post(&g, a, CHAT, members);
+            int found = strstr(g.body.p, "invalid_structured_output") != NULL;
+            if (found != cases[i].bad) qn_test_fail(__FILE__, __LINE__, "%s: %.600s", members, g.body.p);
+            kit_done_with(&g);
+        }
+    qn_api_close(a);
+}

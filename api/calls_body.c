@@ -38,8 +38,8 @@ int qn_cp_section(struct qn_call_parser *p) {
     const struct qn_call_format *f = p->m.calls;
     size_t at = qn_cp_blanks(p, p->at);
     if (at == p->in.n) return 0;
-    int end = f->end[0] && p->section_open ? qn_cp_match(p, at, f->end) : 0, open = f->open[0] ? qn_cp_match(p, at, f->open) : 0;
-    if (end > 0) return p->calls_here ? qn_cp_leave(p, at + strlen(f->end)) : qn_cp_no_call(p);
+    int end = p->section_end[0] ? qn_cp_match(p, at, p->section_end) : 0, open = f->open[0] ? qn_cp_match(p, at, f->open) : 0;
+    if (end > 0) return p->calls_here ? qn_cp_leave(p, at + strlen(p->section_end)) : qn_cp_no_call(p);
     if (open > 0) {
         p->at = at + strlen(f->open);
         p->st = CP_HEAD;
@@ -67,7 +67,7 @@ int qn_cp_section(struct qn_call_parser *p) {
 /* --- a name before its arguments ---------------------------------------------------------------------------------- */
 
 static int known(const struct qn_call_parser *p) {
-    return !(p->m.calls->flags & QN_CF_BARE) || qn_tool_function(p->o.tool_list, p->fn) != NULL;
+    return !p->wary || qn_tool_function(p->o.tool_list, p->fn) != NULL;
 }
 
 /* 0: more text will tell; -1: it is no head. */
@@ -242,7 +242,7 @@ static int member(struct qn_call_parser *p, size_t at) {
         return 1;
     } else {
         p->is_args = !keyed && one_of(&p->key, args_keys) && !p->gave_args && !p->args_n;
-        if ((p->m.calls->flags & QN_CF_BARE) && !p->begun && !p->is_args && !one_of(&p->key, other_keys)) return strange(p);
+        if (p->wary && !p->begun && !p->is_args && !one_of(&p->key, other_keys)) return strange(p);
         if (c == '{' && p->key.n == 8 && one_of(&p->key, other_keys + 2)) {
             p->nest++;
             p->at = at + 1;

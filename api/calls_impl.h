@@ -26,6 +26,7 @@ enum {
     QN_CF_CDATA = 128,   /* a value may be wrapped in <![CDATA[ ]]> */
     QN_CF_EACH = 256,    /* every call has a section of its own */
     QN_CF_FRAMED = 512,  /* what stands before a call depends on more than the call: there is no grammar */
+    QN_CF_LOOSE = 1024,  /* some models of this format forget its marks: calls are also seen in begin[1], a fence, and bare */
     QN_CF_ONE = 64,      /* the template writes at most one call in a message */
 };
 
@@ -88,7 +89,9 @@ struct qn_call_parser {
     unsigned char first[32]; /* bytes that begin a mark in text */
 
     int said, fresh, after_thought; /* content was given; nothing but blanks in this stretch of text yet; it follows thinking */
-    int n_calls, calls_here, in_list, section_open; /* calls of the message, of this section; it had a `begin` */
+    int n_calls, calls_here, in_list; /* calls of the message, of this section; within [ ] */
+    const char *section_end; /* the mark that ends it; "": none */
+    int wary;                /* its beginning is weak evidence: only functions that the request has are calls */
     char fn[136];            /* the function of the call that is being read; "": not known */
     int begun, gave_args, nest, n_params; /* the call is certain; its arguments have begun; objects within it */
     size_t args_bytes;       /* given of its arguments */

@@ -67,10 +67,6 @@ size_t qn_cp_find(const struct qn_call_parser *p, size_t at, const char *mark, s
     return SIZE_MAX;
 }
 
-static int is_bare(const struct qn_call_parser *p) {
-    return (p->m.calls->flags & QN_CF_BARE) != 0;
-}
-
 /* --- sections ----------------------------------------------------------------------------------------------------- */
 
 static void to_text(struct qn_call_parser *p) {
@@ -116,13 +112,14 @@ int qn_cp_leave(struct qn_call_parser *p, size_t at) {
     return 1;
 }
 
-static void enter_section(struct qn_call_parser *p, size_t from, size_t at, size_t n_mark, int own_mark) {
+static void enter_section(struct qn_call_parser *p, size_t from, size_t at, size_t n_mark) {
     p->st = CP_SECTION;
     p->held = 1;
     p->from = from;
     p->mark_n = at + n_mark - from;
-    p->at = own_mark ? at + n_mark : at;
-    p->section_open = own_mark;
+    p->at = at;
+    p->section_end = "";
+    p->wary = (p->m.calls->flags & QN_CF_BARE) != 0;
     p->calls_here = p->in_list = p->begun = p->nest = 0;
     p->args_n = 0;
     p->fn[0] = 0;
@@ -130,7 +127,7 @@ static void enter_section(struct qn_call_parser *p, size_t from, size_t at, size
 
 /* --- text --------------------------------------------------------------------------------------------------------- */
 
-enum { NO_MARK, PERHAPS, THOUGHT, SECTION, OPEN, FRAME, HEADER, NO_THOUGHT };
+enum { NO_MARK, PERHAPS, THOUGHT, SECTION, FENCE, OPEN, FRAME, HEADER, NO_THOUGHT };
 
 static int may_think(const struct qn_call_parser *p) {
     return p->o.thinking && p->m.think && !p->m.calls->header && (p->m.think->anywhere || (p->fresh && !p->said && !p->n_calls));
@@ -144,7 +141,7 @@ static int mark_at(const struct qn_call_parser *p, size_t at, size_t *n) {
         {NO_THOUGHT, may_think(p) && p->fresh && !p->said ? p->m.think->close : ""}, /* "no thinking", said by the model */
         {HEADER, f->header ? f->header : ""},
         {SECTION, p->o.tools && f->begin[0] ? f->begin[0] : ""},
-        {SECTION, p->o.tools && f->begin[0] && f->begin[1] ? f->begin[1] : ""},
+        {f->flags & QN_CF_LOOSE ? FENCE : SECTION, p->o.tools && f->begin[0] && f->begin[1] ? f->begin[1] : ""},
         {SECTION, p->o.tools && f->begin[1] && f->begin[2] ? f->begin[2] : ""},
         {OPEN, p->o.tools && f->begin[0] && !f->begin[0][0] ? f->open : ""},
     };
@@ -201,7 +198,12 @@ static int found_mark(struct qn_call_parser *p, int what, size_t at, size_t n) {
         break;
     case NO_THOUGHT: p->after_thought = 1; /* fall through */
     case FRAME: p->at = at + n; break;
-    default: enter_section(p, p->at, at, n, what == SECTION); break;
+    default:
+        enter_section(p, p->at, at, n);
+        if (what != OPEN) p->at = at + n;
+        if (what != OPEN) p->section_end = what == FENCE ? "```" : p->m.calls->end;
+        p->wary |= what == FENCE;
+        break;
     }
     return 1;
 }
@@ -210,7 +212,7 @@ static int found_mark(struct qn_call_parser *p, int what, size_t at, size_t n) {
 static int bare_start(struct qn_call_parser *p) {
     const struct qn_call_format *f = p->m.calls;
     size_t at = qn_cp_blanks(p, p->at);
-    if (!is_bare(p) || !p->o.tools || p->said || p->n_calls || !p->fresh) return 0;
+    if (!(f->flags & (QN_CF_BARE | QN_CF_LOOSE)) || !p->o.tools || p->said || p->n_calls || !p->fresh) return 0;
     if (at == p->in.n) return p->last ? 0 : -1;
     char c = p->in.p[at];
     if (f->flags & QN_CF_HEAD_FIRST) {
@@ -222,13 +224,13 @@ static int bare_start(struct qn_call_parser *p) {
             p->said = 1; /* it has said that there is text */
             return 1;
         }
-        enter_section(p, p->at, at, 0, 0);
+        enter_section(p, p->at, at, 0);
         p->st = CP_HEAD;
         return 1;
     }
-    if (c != '[' && !(c == '{' && f->shape == QN_SHAPE_JSON)) return 0;
-    enter_section(p, p->at, at, 0, 0);
-    p->mark_n = at + 1 - p->from;
+    if (!(c == '[' && f->flags & QN_CF_BARE) && !(c == '{' && f->shape == QN_SHAPE_JSON)) return 0;
+    enter_section(p, p->at, at, 1);
+    p->wary = 1;
     return 1;
 }
 
@@ -371,7 +373,7 @@ static void compact(struct qn_call_parser *p) {
 /* At the end: a call that is not certain is text, unless it was cut. */
 static void decide(struct qn_call_parser *p) {
     while (p->held && p->st != CP_TEXT) {
-        if (p->last == QN_CUT && !is_bare(p)) {
+        if (p->last == QN_CUT && !p->wary) {
             p->at = p->in.n;
             return;
         }

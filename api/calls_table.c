@@ -102,11 +102,11 @@ static const struct qn_call_format rows[] = {
      .open = NONE, .close = NONE, JSON_KEYS, .gap = ", "},
     {.name = "phi4", .find = {"<|tool|>", "<|/tool|>"}, .shape = QN_SHAPE_JSON, .flags = QN_CF_ARRAY, .begin = {"<|tool_call|>", "functools"}, .end = NONE,
      .open = NONE, .close = NONE, JSON_KEYS, .noise = {"<|/tool_call|>"}, .gap = ", "},
-    {.name = "hermes", .find = {"<tool_call>"}, .shape = QN_SHAPE_JSON, .flags = QN_CF_EACH, .begin = {"<tool_call>"}, .end = "</tool_call>", .open = NONE, .close = NONE,
+    {.name = "hermes", .find = {"<tool_call>"}, .shape = QN_SHAPE_JSON, .flags = QN_CF_LOOSE | QN_CF_EACH, .begin = {"<tool_call>", "```json"}, .end = "</tool_call>", .open = NONE, .close = NONE,
      JSON_KEYS, .gap = "\n"},
     {.name = "llama3", .find = {"\"parameters\": ", "Environment: ipython"}, .shape = QN_SHAPE_JSON, .flags = QN_CF_BARE | QN_CF_ONE,
      .begin = {"<|python_tag|>"}, .end = NONE, .open = NONE, .close = NONE, .name_key = "name", .args_key = "parameters", .gap = "; "},
-    {.name = "generic", .find = {"\x01"}, .shape = QN_SHAPE_JSON, .flags = QN_CF_EACH, .begin = {"<tool_call>"}, .end = "</tool_call>", .open = NONE, .close = NONE, JSON_KEYS,
+    {.name = "generic", .find = {"\x01"}, .shape = QN_SHAPE_JSON, .flags = QN_CF_LOOSE | QN_CF_EACH, .begin = {"<tool_call>", "```json"}, .end = "</tool_call>", .open = NONE, .close = NONE, JSON_KEYS,
      .gap = "\n"},
     /* By the option only. */
     {.name = "pythonic", .find = {"\x01"}, .shape = QN_SHAPE_LITERAL, .flags = QN_CF_BARE | QN_CF_ARRAY, .begin = {"<|python_start|>"}, .end = NONE,

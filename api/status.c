@@ -55,7 +55,7 @@ void qn_version_start(struct qn_exchange *x) {
     qn_json_string(&x->out, v, strlen(v));
     qn_buf_puts(&x->out, ",\"quern\":{\"device\":");
     qn_json_string(&x->out, device, strlen(device));
-    qn_buf_puts(&x->out, "}}");
+    qn_buf_printf(&x->out, ",\"tool_format\":\"%s\"}}", qn_call_format_name(&x->api->marks));
     qn_exchange_send_out(x);
 }
 

@@ -24,7 +24,7 @@ struct qn_config { /* numbers are int64_t whatever they count, strings are owned
     int64_t allow_public, unix_mode, backlog, connections_max;
     int64_t head_bytes_max, target_bytes_max, fields_max, body_bytes_max;
     int64_t head_s, body_s, body_rate_min, keep_alive_s, stall_s, ping_s, drain_s, watchdog_s;
-    char *model_path, *model_name, *chat_template;
+    char *model_path, *model_name, *chat_template, *tool_format;
     int64_t ctx;
     char *device, *isa, *affinity, *kv_type;
     int64_t threads, max_seqs, step_rows, prefill_chunk, step_stretch, speculation, draft_rows, kv_bytes, waiting_max, waiting_tokens_max, wait_ms_max, prefix_cache;

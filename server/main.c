@@ -237,6 +237,7 @@ static int start_api(struct daemon *d) {
     struct qn_err err = { 0 };
     name_of(d->name, sizeof d->name, c->model_path);
     struct qn_api_opts o = { .engine = d->engine, .model_name = *c->model_name ? c->model_name : d->name, .chat_template = d->template_text,
+                             .tool_format = c->tool_format,
                              .body_bytes_max = (size_t)c->body_bytes_max, .n_max = (int)c->n_max, .ping_ms = c->ping_s * 1000, .version = QN_VERSION };
     struct qn_api_host host = { .ctx = d, .draining = is_draining, .metrics = print_metrics };
     int rc = qn_api_open(&d->api, &o, &host, &err);

@@ -62,6 +62,10 @@ const struct qn_option qn_options[] = {
       "The name under which it is served; empty: the file's name without its ending." },
     { "model.chat_template", QN_OPT_STR, AT(chat_template), 0, 0, "", NULL, QN_RESTART, "--chat-template", "FILE",
       "A file with a Jinja chat template to use instead of the model's own." },
+    { "model.tool_format", QN_OPT_STR, AT(tool_format), 0, 0, "auto",
+      "auto harmony muse kimi-k3 kimi-k2 deepseek-v3.2 deepseek-v4 deepseek-v3 deepseek-v3.1 minimax-m3 minimax-m2 minimax-m1 apriel gemma4 lfm2 apertus solar seed hunyuan3 glm qwen3-coder minicpm5 functionary-v3.1 functionary-v3.2 nemotron-v2 firefunction cohere command-r gigachat3.1 gigachat3 granite mistral-args mistral phi4 hermes llama3 generic pythonic xlam",
+      QN_RESTART, "--tool-format", "NAME",
+      "How the model writes tool calls; auto: as its chat template says, and generic (the tools are described to it) where the template knows none. docs/tools.md has a row for each." },
     { "model.ctx", QN_OPT_INT, AT(ctx), 0, 16777216, "auto", NULL, QN_RESTART, "--ctx", "N",
       "Longest sequence, prompt and output, in tokens; auto: the model's own, at most 8192." },
 

@@ -163,6 +163,8 @@ TEST(calls, what_is_none_stays_text) {
         {"hermes", "<tool_call>\n{\"name\": \"get_weather"},
         {"hermes", "x <tool_"},
         {"hermes", "a\n\n<tool_call>[1, 2]</tool_call>\n<tool_call>"},
+        {"hermes", "See:\n```json\n{\"name\": \"Bob\", \"age\": 3}\n```\nand\n```json\n[1]\n```"},
+        {"hermes", "{\"name\": \"nobody\", \"arguments\": {}}"},
         {"llama3", "{\"name\": \"nobody\", \"parameters\": {}}"},
         {"llama3", "{\"a\": [1, 2, {\"name\": \"stop\"}]}"},
         {"llama3", "{\"name\": \"st"},
@@ -195,6 +197,21 @@ TEST(calls, a_call_that_is_cut_before_its_name_is_no_text) {
     EXPECT_STR(content, "Look.");
     parse("hermes", "<tool_call>\n{\"name\": \"stop\", \"arguments\": {", QN_CUT, content, &calls);
     EXPECT_EQ(calls, 1);
+}
+
+TEST(calls, marks_that_a_model_forgot_are_forgiven) {
+    static const char *const texts[] = {
+        "{\"name\": \"stop\", \"arguments\": {}}",
+        "```json\n{\n  \"name\": \"stop\",\n  \"arguments\": {}\n}\n```",
+        "```json\n[{\"name\": \"stop\", \"arguments\": {}}]\n```\n",
+    };
+    char content[512];
+    int calls;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        parse("hermes", texts[i], QN_ENDED, content, &calls);
+        EXPECT_EQ(calls, 1);
+        EXPECT_STR(content, "");
+    }
 }
 
 TEST(calls, text_goes_on_after_a_broken_call) {

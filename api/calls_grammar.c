@@ -139,7 +139,8 @@ static json_t *schema_of(struct build *b, const json_t *tool, int *any, int *rc)
         *rc = refuse(b, "grammar", "of syntax 'lark' cannot be kept in this model's format of calls; use 'regex'");
         return NULL;
     }
-    if (b->c->mode == QN_TOOLS_AUTO && !is_strict(tool) && !json_object_get(b->c->custom, name)) {
+    int one_by_one = b->f->shape == QN_SHAPE_TAGS || b->f->shape == QN_SHAPE_LITERAL;
+    if (b->c->mode == QN_TOOLS_AUTO && !is_strict(tool) && !json_object_get(b->c->custom, name) && !one_by_one) {
         *any = 1;
         return NULL;
     }
@@ -305,8 +306,7 @@ static int call_node(struct build *b, const json_t *tool, int first, qn_gnode *o
     json_t *schema = schema_of(b, tool, &any, &rc);
     qn_gnode args = QN_G_EMPTY;
     if (rc == 0 && any) {
-        if (one_by_one) rc = refuse(b, "strict", "must be true for all tools or for none in this model's format of calls");
-        else args = qn_schema_object(b->g, b->o);
+        args = qn_schema_object(b->g, b->o);
     } else if (rc == 0) {
         int strict = is_strict(tool);
         rc = !schema ? QN_E_NOMEM : one_by_one ? params_node(b, schema, strict, &args) : json_value(b, schema, b->path, strict, &args);

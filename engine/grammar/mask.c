@@ -28,35 +28,6 @@ void qn_mask_drop(struct qn_constraint *c) {
 
 static void set_bit(uint32_t *mask, uint32_t id) { mask[id / 32] |= 1u << (id % 32); }
 
-/* --- the walk --- */
-
-static void enter_state(struct qn_constraint *c, struct qn_step *at, qn_cstate s) {
-    const struct qn_classes *k = qn_states_classes(&c->states, s);
-    *at = (struct qn_step){.state = s, .of = k ? k->of : NULL, .to = k ? qn_states_row(&c->states, s) : NULL};
-}
-
-static void allow(const struct qn_token_trie *t, uint32_t *mask, uint32_t id) {
-    for (; id != QN_TRIE_NO_TOKEN; id = t->twin[id]) set_bit(mask, id);
-}
-
-static void walk(struct qn_constraint *c, qn_cstate s, const struct qn_trie *t, uint32_t *mask) {
-    struct qn_step *path = c->path;
-    enter_state(c, &path[0], s);
-    for (uint32_t i = 0; i < t->n && !c->g->error;) {
-        const struct qn_trie_node *x = &t->node[i];
-        const struct qn_step *at = &path[x->depth - 1];
-        unsigned cls = at->of[x->byte];
-        qn_cstate to = at->to[cls];
-        if (to == QN_G_UNKNOWN) to = qn_states_by_class(&c->states, at->state, cls);
-        if (to == QN_C_DEAD) {
-            i = x->skip;
-            continue;
-        }
-        if (x->token != QN_TRIE_NO_TOKEN) allow(c->trie, mask, x->token);
-        if (++i < x->skip) enter_state(c, &path[x->depth], to);
-    }
-}
-
 /* --- plain characters --- */
 
 /* The state after any plain character; DEAD: none may come; -1: it depends. */
@@ -71,24 +42,108 @@ static int64_t plain_next(struct qn_constraint *c, qn_cstate s) {
     return any ? (int64_t)qn_states_by_byte(&c->states, s, QN_PLAIN_ONE) : QN_C_DEAD;
 }
 
-/* How many plain characters may follow s, whichever they are, up to PLAIN_MAX; -1: it depends on them. */
-static int plain_run(struct qn_constraint *c, qn_cstate s) {
-    for (int k = 0; k < QN_TRIE_PLAIN_MAX; k++) {
-        int64_t next = plain_next(c, s);
-        if (next < 0) return -1;
-        if (next == QN_C_DEAD) return k;
-        if (next == s) break;
-        s = (qn_cstate)next;
+enum { RUN_DEPENDS = QN_TRIE_PLAIN_MAX + 1, RUN_KNOWN = 64 }; /* state.run is one of 0 .. RUN_DEPENDS, plus RUN_KNOWN */
+
+/* How many plain characters may follow s, whichever they are, up to PLAIN_MAX; RUN_DEPENDS: it depends on them. */
+static uint32_t plain_run(struct qn_constraint *c, qn_cstate s) {
+    qn_cstate at = s;
+    uint32_t run = 0;
+    if (qn_state_at(&c->states, s)->run) return qn_state_at(&c->states, s)->run - RUN_KNOWN;
+    while (run < QN_TRIE_PLAIN_MAX) {
+        int64_t next = plain_next(c, at);
+        if (next == QN_C_DEAD) break;
+        if (next < 0) run = RUN_DEPENDS;
+        else if (next == at) run = QN_TRIE_PLAIN_MAX;
+        else run++;
+        at = next < 0 ? at : (qn_cstate)next;
     }
-    return QN_TRIE_PLAIN_MAX;
+    if (!c->g->error) qn_state_at(&c->states, s)->run = (uint8_t)(RUN_KNOWN + run);
+    return run;
+}
+
+/* --- the walk --- */
+
+static void enter_state(struct qn_constraint *c, struct qn_step *at, qn_cstate s) {
+    const struct qn_classes *k = qn_states_classes(&c->states, s);
+    *at = (struct qn_step){.state = s, .of = k ? k->of : NULL, .to = k ? qn_states_row(&c->states, s) : NULL};
+}
+
+static qn_cstate next_state(struct qn_constraint *c, const struct qn_step *at, uint8_t byte) {
+    unsigned cls = at->of[byte];
+    return at->to[cls] != QN_G_UNKNOWN ? at->to[cls] : qn_states_by_class(&c->states, at->state, cls);
+}
+
+static void allow(const struct qn_token_trie *t, uint32_t *mask, uint32_t id) {
+    for (; id != QN_TRIE_NO_TOKEN; id = t->twin[id]) set_bit(mask, id);
+}
+
+/* Nodes [i, end) of `mixed`, whose parent's state was entered. */
+static void walk_mixed(struct qn_constraint *c, uint32_t i, uint32_t end, uint32_t *mask) {
+    const struct qn_trie_node *node = c->trie->mixed.node;
+    while (i < end && !c->g->error) {
+        const struct qn_trie_node *x = &node[i];
+        qn_cstate to = next_state(c, &c->path[x->depth - 1], x->byte);
+        if (to == QN_C_DEAD) {
+            i = x->skip;
+            continue;
+        }
+        if (x->token != QN_TRIE_NO_TOKEN) allow(c->trie, mask, x->token);
+        if (++i < x->skip) enter_state(c, &c->path[x->depth], to);
+    }
+}
+
+static void put_plain(const struct qn_token_trie *t, uint32_t i, uint32_t end, int allowed, uint32_t *mask) {
+    for (uint32_t k = t->below[i].plain; k < t->below[end].plain; k++) {
+        uint32_t id = t->plain_order[k], bit = 1u << (id % 32);
+        if (allowed) mask[id / 32] |= bit;
+        else mask[id / 32] &= ~bit;
+    }
+}
+
+/* All tokens. Below a node from which whatever is plain may come only the others are walked. `full`: all plain ones are allowed already, and
+ * those that may not come are taken back. */
+static void walk_all(struct qn_constraint *c, int full, uint32_t *mask) {
+    const struct qn_token_trie *t = c->trie;
+    for (uint32_t i = 0; i < t->all.n && !c->g->error;) {
+        const struct qn_trie_node *x = &t->all.node[i];
+        const struct qn_trie_below *b = &t->below[i];
+        qn_cstate to = next_state(c, &c->path[x->depth - 1], x->byte);
+        if (to == QN_C_DEAD) {
+            if (full) put_plain(t, i, x->skip, 0, mask);
+            i = x->skip;
+            continue;
+        }
+        if (x->token != QN_TRIE_NO_TOKEN) allow(t, mask, x->token);
+        if (i + 1 == x->skip) {
+            i++;
+            continue;
+        }
+        enter_state(c, &c->path[x->depth], to);
+        uint32_t run = b->height ? plain_run(c, to) : 0;
+        if (run == RUN_DEPENDS || run < b->height) {
+            i++;
+            continue;
+        }
+        if (!full) put_plain(t, i + 1, x->skip, 1, mask);
+        if (b->mixed != QN_TRIE_NO_NODE) walk_mixed(c, b->mixed + 1, t->mixed.node[b->mixed].skip, mask);
+        i = x->skip;
+    }
 }
 
 static void add_text(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
     const struct qn_token_trie *t = c->trie;
-    int run = plain_run(c, s);
-    if (run >= 0) memcpy(mask, t->plain + (size_t)run * t->n_words, t->n_words * sizeof *mask);
-    else memset(mask, 0, t->n_words * sizeof *mask);
-    walk(c, s, run >= 0 ? &t->mixed : &t->all, mask);
+    uint32_t run = plain_run(c, s);
+    enter_state(c, &c->path[0], s);
+    if (c->g->error) return;
+    if (run != RUN_DEPENDS) {
+        memcpy(mask, t->plain + (size_t)run * t->n_words, t->n_words * sizeof *mask);
+        walk_mixed(c, 0, t->mixed.n, mask);
+        return;
+    }
+    qn_cstate one = next_state(c, &c->path[0], QN_PLAIN_ONE);
+    int full = one != QN_C_DEAD && plain_run(c, one) == QN_TRIE_PLAIN_MAX;
+    memcpy(mask, t->plain + (full ? (size_t)QN_TRIE_PLAIN_MAX * t->n_words : 0), t->n_words * sizeof *mask);
+    walk_all(c, full, mask);
 }
 
 static void add_special(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {

@@ -7,6 +7,7 @@
 #include "engine/base/utf8.h"
 #include "engine/grammar/node.h"
 
+#define MIXED_ROOT (QN_TRIE_NO_NODE - 1)
 enum { PIECE_MAX = 4096 }; /* a longer token is never allowed: bounds the depth of a walk */
 
 struct entry {
@@ -101,6 +102,41 @@ static int grow_trie(struct qn_token_trie *t, struct qn_trie *to, const struct e
     return 0;
 }
 
+static int same_bytes(const struct qn_token_trie *t, uint32_t id, const struct entry *e) {
+    size_t n;
+    const char *p = qn_tokenizer_piece(t->tok, id, &n);
+    return n == e->n && !memcmp(p, e->p, n);
+}
+
+/* The child of a node of `mixed` by this byte. */
+static uint32_t mixed_child(const struct qn_trie *x, uint32_t m, uint8_t byte) {
+    uint32_t i = m == MIXED_ROOT ? 0 : m + 1, end = m == MIXED_ROOT ? x->n : m == QN_TRIE_NO_NODE ? 0 : x->node[m].skip;
+    while (i < end && x->node[i].byte != byte) i = x->node[i].skip;
+    return i < end ? i : QN_TRIE_NO_NODE;
+}
+
+/* One pass over `all` in step with its sorted tokens. */
+static int look_below(struct qn_token_trie *t, const struct entry *e, uint32_t n) {
+    uint32_t path[PIECE_MAX + 1] = {MIXED_ROOT}, node[PIECE_MAX + 1], k = 0, next = 0;
+    t->below = calloc((size_t)t->all.n + 1, sizeof *t->below);
+    t->plain_order = malloc(((size_t)n + 1) * sizeof *t->plain_order);
+    if (!t->below || !t->plain_order) return QN_E_NOMEM;
+    for (uint32_t i = 0; i < t->all.n; i++) {
+        const struct qn_trie_node *x = &t->all.node[i];
+        path[x->depth] = path[x->depth - 1] == QN_TRIE_NO_NODE ? QN_TRIE_NO_NODE : mixed_child(&t->mixed, path[x->depth - 1], x->byte);
+        node[x->depth] = i;
+        t->below[i] = (struct qn_trie_below){.plain = k, .mixed = path[x->depth]};
+        for (; x->token != QN_TRIE_NO_TOKEN && next < n && e[next].n == x->depth && same_bytes(t, x->token, &e[next]); next++) {
+            if (!plain_chars(&e[next])) continue;
+            t->plain_order[k++] = e[next].id;
+            for (uint32_t d = 1; d < x->depth; d++)
+                if (t->below[node[d]].height < x->depth - d) t->below[node[d]].height = x->depth - d;
+        }
+    }
+    t->below[t->all.n].plain = k;
+    return 0;
+}
+
 static int make(struct qn_token_trie *t, struct entry *e) {
     size_t bytes;
     t->twin = malloc(((size_t)t->n_vocab + 1) * sizeof *t->twin);
@@ -111,7 +147,8 @@ static int make(struct qn_token_trie *t, struct entry *e) {
     uint32_t n = collect(t, e, &bytes);
     mark_plain(t, e, n);
     int rc = grow_trie(t, &t->mixed, e, n, bytes, 1);
-    return rc < 0 ? rc : grow_trie(t, &t->all, e, n, bytes, 0);
+    if (rc == 0) rc = grow_trie(t, &t->all, e, n, bytes, 0);
+    return rc < 0 ? rc : look_below(t, e, n);
 }
 
 int qn_token_trie_open(struct qn_token_trie **out, const struct qn_tokenizer *tok, struct qn_err *err) {
@@ -134,6 +171,8 @@ void qn_token_trie_close(struct qn_token_trie *t) {
     free(t->all.node);
     free(t->mixed.node);
     free(t->plain);
+    free(t->below);
+    free(t->plain_order);
     free(t->twin);
     free(t->ends);
     free(t);

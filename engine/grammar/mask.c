@@ -1,13 +1,15 @@
 /* Token masks: a walk over the trie of the vocabulary in step with the states, past every subtree whose first byte leads to DEAD.
  *
  * Most of a vocabulary is plain words, and inside a JSON string or free text each of them may come. Where a state treats all plain
- * characters alike, and so does every state that follows by them, it is enough to know how many fit: the tokens of up to that
- * many plain characters are one ready mask, and only the others are walked. Masks are kept by state: few ids as a list, else as words. */
+ * characters alike, and so does every state that follows by them (plain.c), it is enough to know how many fit: the tokens of up to that
+ * many plain characters are one ready mask, and only the others are walked. Where that holds only further down (names but for a few), or
+ * only for some characters (a pattern), the same is asked below each node of the trie. Masks are kept by state: few ids as a list, else as words. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/clock.h"
 #include "engine/grammar/constraint_impl.h"
+#include "engine/grammar/plain.h"
 
 int qn_mask_init(struct qn_constraint *c, struct qn_err *err) {
     c->path = malloc((c->trie->depth_max + 1) * sizeof *c->path);
@@ -27,39 +29,6 @@ void qn_mask_drop(struct qn_constraint *c) {
 }
 
 static void set_bit(uint32_t *mask, uint32_t id) { mask[id / 32] |= 1u << (id % 32); }
-
-/* --- plain characters --- */
-
-/* The state after any plain character; DEAD: none may come; -1: it depends. */
-static int64_t plain_next(struct qn_constraint *c, qn_cstate s) {
-    const struct qn_state *t = qn_state_at(&c->states, s);
-    int any = 0;
-    for (uint32_t i = 0; i < t->n; i++) {
-        enum qn_gplain p = qn_g_plain(c->g, t->item[i].node);
-        if (p == QN_PLAIN_DIFFER) return -1;
-        any |= p == QN_PLAIN_SAME;
-    }
-    return any ? (int64_t)qn_states_by_byte(&c->states, s, QN_PLAIN_ONE) : QN_C_DEAD;
-}
-
-enum { RUN_DEPENDS = QN_TRIE_PLAIN_MAX + 1, RUN_KNOWN = 64 }; /* state.run is one of 0 .. RUN_DEPENDS, plus RUN_KNOWN */
-
-/* How many plain characters may follow s, whichever they are, up to PLAIN_MAX; RUN_DEPENDS: it depends on them. */
-static uint32_t plain_run(struct qn_constraint *c, qn_cstate s) {
-    qn_cstate at = s;
-    uint32_t run = 0;
-    if (qn_state_at(&c->states, s)->run) return qn_state_at(&c->states, s)->run - RUN_KNOWN;
-    while (run < QN_TRIE_PLAIN_MAX) {
-        int64_t next = plain_next(c, at);
-        if (next == QN_C_DEAD) break;
-        if (next < 0) run = RUN_DEPENDS;
-        else if (next == at) run = QN_TRIE_PLAIN_MAX;
-        else run++;
-        at = next < 0 ? at : (qn_cstate)next;
-    }
-    if (!c->g->error) qn_state_at(&c->states, s)->run = (uint8_t)(RUN_KNOWN + run);
-    return run;
-}
 
 /* --- the walk --- */
 
@@ -100,13 +69,24 @@ static void put_plain(const struct qn_token_trie *t, uint32_t i, uint32_t end, i
     }
 }
 
+/* Node i of `all`, after which the text is in state `to`: 1 when every plain token below may come, though not all are walked. */
+static int all_may_come(struct qn_constraint *c, uint32_t i, qn_cstate to) {
+    const struct qn_token_trie *t = c->trie;
+    const struct qn_trie_node *x = &t->all.node[i];
+    enum { WORTH = 4 }; /* fewer are walked as fast */
+    if (t->below[x->skip].plain - t->below[i].plain < WORTH) return 0;
+    if (qn_plain_all(&c->states, to, &t->below[i])) return 1;
+    if (x->byte < 0xC2) return 0; /* else the first byte of a character that counts as any other */
+    const struct qn_alike *a = qn_plain_alike(&c->states, c->path[x->depth - 1].state);
+    return a && a->other && qn_plain_all(&c->states, a->next, &t->below[i]);
+}
+
 /* All tokens. Below a node from which whatever is plain may come only the others are walked. `full`: all plain ones are allowed already, and
  * those that may not come are taken back. */
 static void walk_all(struct qn_constraint *c, int full, uint32_t *mask) {
     const struct qn_token_trie *t = c->trie;
     for (uint32_t i = 0; i < t->all.n && !c->g->error;) {
         const struct qn_trie_node *x = &t->all.node[i];
-        const struct qn_trie_below *b = &t->below[i];
         qn_cstate to = next_state(c, &c->path[x->depth - 1], x->byte);
         if (to == QN_C_DEAD) {
             if (full) put_plain(t, i, x->skip, 0, mask);
@@ -119,31 +99,37 @@ static void walk_all(struct qn_constraint *c, int full, uint32_t *mask) {
             continue;
         }
         enter_state(c, &c->path[x->depth], to);
-        uint32_t run = b->height ? plain_run(c, to) : 0;
-        if (run == RUN_DEPENDS || run < b->height) {
+        if (!all_may_come(c, i, to)) {
             i++;
             continue;
         }
-        if (!full) put_plain(t, i + 1, x->skip, 1, mask);
-        if (b->mixed != QN_TRIE_NO_NODE) walk_mixed(c, b->mixed + 1, t->mixed.node[b->mixed].skip, mask);
+        uint32_t m = t->below[i].mixed;
+        if (!full) put_plain(t, i, x->skip, 1, mask);
+        if (m != QN_TRIE_NO_NODE) walk_mixed(c, m + 1, t->mixed.node[m].skip, mask);
         i = x->skip;
     }
 }
 
+/* 1 when most plain tokens may come in s. */
+static int is_wide(struct qn_constraint *c, qn_cstate s) {
+    enum { MOST = 70 }; /* of the 92 plain ASCII characters */
+    const struct qn_alike *a = qn_plain_alike(&c->states, s);
+    if (!a || !a->other || __builtin_popcountll(a->bytes[0]) + __builtin_popcountll(a->bytes[1]) < MOST) return 0;
+    uint32_t run = qn_plain_run(&c->states, a->next);
+    if (run == QN_PLAIN_DEPENDS && (a = qn_plain_alike(&c->states, a->next)) != NULL) run = a->run;
+    return run == QN_PLAIN_MAX;
+}
+
 static void add_text(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {
     const struct qn_token_trie *t = c->trie;
-    uint32_t run = plain_run(c, s);
+    uint32_t run = qn_plain_run(&c->states, s);
+    int depends = run == QN_PLAIN_DEPENDS, full = depends && is_wide(c, s);
     enter_state(c, &c->path[0], s);
     if (c->g->error) return;
-    if (run != RUN_DEPENDS) {
-        memcpy(mask, t->plain + (size_t)run * t->n_words, t->n_words * sizeof *mask);
-        walk_mixed(c, 0, t->mixed.n, mask);
-        return;
-    }
-    qn_cstate one = next_state(c, &c->path[0], QN_PLAIN_ONE);
-    int full = one != QN_C_DEAD && plain_run(c, one) == QN_TRIE_PLAIN_MAX;
-    memcpy(mask, t->plain + (full ? (size_t)QN_TRIE_PLAIN_MAX * t->n_words : 0), t->n_words * sizeof *mask);
-    walk_all(c, full, mask);
+    if (depends) run = full ? QN_PLAIN_MAX : 0;
+    memcpy(mask, t->plain + (size_t)run * t->n_words, t->n_words * sizeof *mask);
+    if (depends) walk_all(c, full, mask);
+    else walk_mixed(c, 0, t->mixed.n, mask);
 }
 
 static void add_special(struct qn_constraint *c, qn_cstate s, uint32_t *mask) {

@@ -149,12 +149,14 @@ qn_gnode qn_g_by_byte(struct qn_grammar *g, qn_gnode x, unsigned b);
 /* sym: a RULE or TOKEN node. */
 qn_gnode qn_g_by_symbol(struct qn_grammar *g, qn_gnode x, qn_gnode sym);
 
-/* plain.c. Plain characters are those that hardly any grammar of texts tells apart: letters, digits, blank, most marks, all beyond ASCII.
+/* plain_node.c. Plain characters are those that hardly any grammar of texts tells apart: letters, digits, blank, most marks, all beyond ASCII.
  * Does every one of them leave the same of x? */
 enum qn_gplain { QN_PLAIN_UNKNOWN, QN_PLAIN_DIFFER, QN_PLAIN_NONE /* none may come */, QN_PLAIN_SAME };
 enum qn_gplain qn_g_plain(struct qn_grammar *g, qn_gnode x);
 extern const uint64_t qn_plain_ascii[4];
 #define QN_PLAIN_ONE 'a'
+extern const uint8_t qn_utf8_sequence[8][8]; /* how characters beyond ASCII are encoded: pairs of first and last byte */
+static inline int qn_utf8_sequence_len(int i) { return qn_utf8_sequence[i][0] < 0xE0 ? 2 : qn_utf8_sequence[i][0] < 0xF0 ? 3 : 4; }
 
 /* live.c */
 /* Settles which rules match the empty string, and which match anything. QN_E_DATA: a rule without a body. */

@@ -1,88 +1,107 @@
-/* Whether an expression treats all plain characters alike, judged from its parts, so that a string's 30,000 tokens of plain characters need no
- * walk: see mask.c. Judged for sure or not at all: DIFFER may also mean that it was not seen. */
-#include "engine/grammar/node.h"
+/* See plain.h. First what expressions know of themselves (plain_node.c), which costs nothing; else by looking where each byte leads. */
+#include "engine/grammar/plain.h"
 
-/* Not plain: controls, the quote and backslash of JSON, and < with which markers begin. */
-const uint64_t qn_plain_ascii[4] = {0xFFFFFFFF00000000u & ~(1ull << '"') & ~(1ull << '<'), 0x7FFFFFFFFFFFFFFFu & ~(1ull << ('\\' - 64)), 0, 0};
+#include <string.h>
 
-static const uint8_t sequence[][8] = { /* Unicode 15, table 3-7: pairs of first and last byte */
-    {0xC2, 0xDF, 0x80, 0xBF},
-    {0xE0, 0xE0, 0xA0, 0xBF, 0x80, 0xBF},
-    {0xE1, 0xEC, 0x80, 0xBF, 0x80, 0xBF},
-    {0xED, 0xED, 0x80, 0x9F, 0x80, 0xBF},
-    {0xEE, 0xEF, 0x80, 0xBF, 0x80, 0xBF},
-    {0xF0, 0xF0, 0x90, 0xBF, 0x80, 0xBF, 0x80, 0xBF},
-    {0xF1, 0xF3, 0x80, 0xBF, 0x80, 0xBF, 0x80, 0xBF},
-    {0xF4, 0xF4, 0x80, 0x8F, 0x80, 0xBF, 0x80, 0xBF},
-};
+enum { KNOWN = 64 }; /* added to qn_state.run when it was computed */
 
-/* Every sequence of bytes in these ranges leaves `rest` of x. */
-static int all_leave(struct qn_grammar *g, qn_gnode x, const uint8_t *range, int n, qn_gnode rest) {
-    qn_gnode good = QN_G_NONE; /* the last that was found good: there are few */
-    for (unsigned b = range[0]; b <= range[1] && !g->error; b++) {
-        qn_gnode d = qn_g_by_byte(g, x, b);
-        if (n == 1 ? d != rest : d != good && !(d && all_leave(g, d, range + 2, n - 1, rest))) return 0;
-        good = d;
+/* The state after any plain character; DEAD: none may come; -1: it depends. */
+static int64_t plain_next(struct qn_states *s, uint32_t state) {
+    const struct qn_state *t = qn_state_at(s, state);
+    int any = 0;
+    for (uint32_t i = 0; i < t->n; i++) {
+        enum qn_gplain p = qn_g_plain(s->g, t->item[i].node);
+        if (p == QN_PLAIN_DIFFER) return -1;
+        any |= p == QN_PLAIN_SAME;
     }
-    return !g->error;
+    return any ? (int64_t)qn_states_by_byte(s, state, QN_PLAIN_ONE) : QN_S_DEAD;
 }
 
-static enum qn_gplain try_all(struct qn_grammar *g, qn_gnode x) {
-    qn_gnode rest = qn_g_by_byte(g, x, QN_PLAIN_ONE);
-    if (!rest) return QN_PLAIN_DIFFER;
-    for (unsigned b = 0; b < 128; b++)
-        if (qn_set_has(qn_plain_ascii, b) && qn_g_by_byte(g, x, b) != rest) return QN_PLAIN_DIFFER;
-    for (size_t i = 0; i < sizeof sequence / sizeof *sequence; i++)
-        if (!all_leave(g, x, sequence[i], sequence[i][0] < 0xE0 ? 2 : sequence[i][0] < 0xF0 ? 3 : 4, rest)) return QN_PLAIN_DIFFER;
-    return QN_PLAIN_SAME;
-}
-
-/* 1: holds all plain ASCII; -1: holds no byte that begins a plain character; 0: some. */
-static int of_set(const uint64_t s[4]) {
-    if (!((s[0] & qn_plain_ascii[0]) | (s[1] & qn_plain_ascii[1]) | s[3])) return -1;
-    return (qn_plain_ascii[0] & ~s[0]) == 0 && (qn_plain_ascii[1] & ~s[1]) == 0;
-}
-
-static enum qn_gplain of_members(struct qn_grammar *g, qn_gnode i) {
-    const struct qn_gnode_s *x = qn_gn(g, i);
-    const uint32_t *v = x->more;
-    int same = 0, none = 0, ascii = 0;
-    for (uint32_t k = 0; k < x->n; k++) {
-        enum qn_gplain p = qn_g_plain(g, v[k]);
-        same += p == QN_PLAIN_SAME;
-        none += p == QN_PLAIN_NONE;
-        ascii |= qn_gn(g, v[k])->kind == QN_K_SET && of_set(qn_gn(g, v[k])->more) > 0;
+uint32_t qn_plain_run(struct qn_states *s, uint32_t state) {
+    uint32_t run = 0, at = state;
+    if (qn_state_at(s, state)->run) return qn_state_at(s, state)->run - KNOWN;
+    while (run < QN_PLAIN_MAX) {
+        int64_t next = plain_next(s, at);
+        if (next == QN_S_DEAD) break;
+        if (next < 0) run = QN_PLAIN_DEPENDS;
+        else if (next == at) run = QN_PLAIN_MAX;
+        else run++;
+        at = next < 0 ? at : (uint32_t)next;
     }
-    if (x->kind == QN_K_AND && none) return QN_PLAIN_NONE;
-    if ((uint32_t)(same + none) == x->n) return same ? QN_PLAIN_SAME : QN_PLAIN_NONE;
-    return x->kind == QN_K_ALT && ascii && !(x->flags & QN_F_IMPURE) ? try_all(g, i) : QN_PLAIN_DIFFER;
+    if (!s->g->error) qn_state_at(s, state)->run = (uint8_t)(KNOWN + run);
+    return run;
 }
 
-static enum qn_gplain of_cat(struct qn_grammar *g, const struct qn_gnode_s *x) {
-    enum qn_gplain a = QN_PLAIN_NONE, b;
-    for (;; x = qn_gn(g, x->b)) {
-        b = qn_g_plain(g, x->a);
-        if (a == QN_PLAIN_NONE || b == QN_PLAIN_DIFFER) a = b;
-        if (a == QN_PLAIN_DIFFER || !qn_gn_nullable(g, x->a)) return a;
-        if (qn_gn(g, x->b)->kind != QN_K_CAT) break;
+/* --- characters that are alike --- */
+
+/* Every sequence of bytes in these ranges leads to `next`. */
+static int all_lead(struct qn_states *s, uint32_t state, const uint8_t *range, int n, uint32_t next) {
+    uint32_t good = QN_S_DEAD; /* the last that was found good: there are few */
+    for (unsigned b = range[0]; b <= range[1] && !s->g->error; b++) {
+        uint32_t to = qn_states_by_byte(s, state, b);
+        if (n == 1 ? to != next : to == QN_S_DEAD || (to != good && !all_lead(s, to, range + 2, n - 1, next))) return 0;
+        good = to;
     }
-    b = qn_g_plain(g, x->b);
-    return a == QN_PLAIN_NONE || b == QN_PLAIN_DIFFER ? b : a;
+    return !s->g->error;
 }
 
-enum qn_gplain qn_g_plain(struct qn_grammar *g, qn_gnode i) {
-    struct qn_gnode_s *x = qn_gn(g, i);
-    enum qn_gplain p;
-    if (x->plain) return x->plain;
-    switch (x->kind) {
-    case QN_K_SET: p = of_set(x->more) < 0 ? QN_PLAIN_NONE : QN_PLAIN_DIFFER; break;
-    case QN_K_CAT: p = of_cat(g, x); break;
-    case QN_K_ALT:
-    case QN_K_AND: p = of_members(g, i); break;
-    case QN_K_NOT: p = qn_g_plain(g, x->a) == QN_PLAIN_DIFFER ? QN_PLAIN_DIFFER : QN_PLAIN_SAME; break;
-    case QN_K_REPEAT: p = qn_g_plain(g, x->a); break;
-    default: p = QN_PLAIN_NONE; break;
+static int others_lead(struct qn_states *s, uint32_t state, uint32_t next) {
+    for (int i = 0; i < 8; i++)
+        if (!all_lead(s, state, qn_utf8_sequence[i], qn_utf8_sequence_len(i), next)) return 0;
+    return 1;
+}
+
+/* The state that most plain ASCII bytes lead to, and which. */
+static void most(struct qn_states *s, uint32_t state, struct qn_alike *a) {
+    const struct qn_classes *k = qn_states_classes(s, state);
+    uint16_t count[256] = {0};
+    uint32_t best = 0;
+    for (unsigned b = 0; k && b < 128; b++)
+        if (qn_set_has(qn_plain_ascii, b)) count[k->of[b]]++;
+    for (uint32_t c = 0; k && c < k->n; c++) { /* by classes: two that lead to one state are rare */
+        uint32_t to = count[c] > best ? qn_states_by_class(s, state, c) : QN_S_DEAD;
+        if (to == QN_S_DEAD) continue;
+        best = count[c];
+        a->next = to;
     }
-    if (!g->error) x->plain = (uint8_t)p;
-    return p;
+    for (unsigned b = 0; best && b < 128; b++)
+        if (qn_set_has(qn_plain_ascii, b) && qn_states_by_byte(s, state, b) == a->next) a->bytes[b >> 6] |= 1ull << (b & 63);
+}
+
+static const struct qn_alike *alike(struct qn_states *s, uint32_t state) {
+    struct qn_state *t = qn_state_at(s, state);
+    struct qn_alike a = {0};
+    if (t->alike) return t->alike;
+    most(s, state, &a);
+    a.other = (uint8_t)(a.next != QN_S_DEAD && others_lead(s, state, a.next));
+    struct qn_alike *keep = s->g->error ? NULL : qn_g_take(s->g, &s->g->rows, sizeof *keep);
+    if (!keep) return NULL;
+    *keep = a;
+    keep->run = 0; /* not counted yet: a next state gives at least 1 */
+    return t->alike = keep;
+}
+
+static int holds(const struct qn_alike *a, const struct qn_alike *b) {
+    return !(b->bytes[0] & ~a->bytes[0]) && !(b->bytes[1] & ~a->bytes[1]) && a->other >= b->other;
+}
+
+const struct qn_alike *qn_plain_alike(struct qn_states *s, uint32_t state) {
+    const struct qn_alike *a = alike(s, state), *b = a;
+    uint32_t at = state, run = 0;
+    if (!a || a->run || a->next == QN_S_DEAD) return a;
+    for (; run < QN_PLAIN_MAX && b && b->next != QN_S_DEAD && holds(b, a); run++) {
+        if (b->next == at) run = QN_PLAIN_MAX - 1;
+        at = b->next;
+        b = alike(s, at);
+    }
+    ((struct qn_alike *)(uintptr_t)a)->run = (uint8_t)run;
+    return s->g->error ? NULL : a;
+}
+
+int qn_plain_all(struct qn_states *s, uint32_t state, const struct qn_trie_below *b) {
+    uint32_t run = qn_plain_run(s, state);
+    if (run != QN_PLAIN_DEPENDS) return run >= b->height;
+    const struct qn_alike *a = qn_plain_alike(s, state);
+    uint64_t other = 1ull << (QN_TRIE_OTHER - 64);
+    return a && a->run >= b->height && !(b->bytes[0] & ~a->bytes[0]) && !(b->bytes[1] & ~(a->bytes[1] | (a->other ? other : 0)));
 }

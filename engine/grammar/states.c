@@ -240,7 +240,10 @@ uint32_t qn_states_union(struct qn_states *s, uint32_t a, uint32_t b) {
 }
 
 void qn_states_drop_rows(struct qn_states *s) {
-    for (uint32_t i = 0; i < s->n; i++) qn_state_at(s, i)->to = NULL;
+    for (uint32_t i = 0; i < s->n; i++) {
+        qn_state_at(s, i)->to = NULL;
+        qn_state_at(s, i)->alike = NULL;
+    }
     for (qn_gnode i = 0; i < s->g->n_nodes; i++) qn_gn(s->g, i)->to = NULL;
     qn_garena_empty(s->g, &s->g->rows);
 }

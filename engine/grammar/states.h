@@ -35,7 +35,8 @@ struct qn_state {
     uint32_t *to;                    /* row by class, QN_G_UNKNOWN: not computed; NULL: no row. Lies in g->rows */
     uint32_t tokens;                 /* list of TOKEN nodes that may come, 0: not computed */
     uint32_t mask;                   /* mask.c */
-    uint8_t accepts, run;            /* run: mask.c */
+    uint8_t accepts, run;            /* run, alike: plain.c */
+    const struct qn_alike *alike;
 };
 
 struct qn_items { /* scratch */

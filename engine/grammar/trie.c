@@ -60,7 +60,7 @@ static uint32_t plain_chars(const struct entry *e) {
         if (len == 0 || (rune < 128 && !qn_set_has(qn_plain_ascii, rune))) return 0;
         i += (uint32_t)len;
     }
-    return n <= QN_TRIE_PLAIN_MAX ? n : 0;
+    return n <= QN_PLAIN_MAX ? n : 0;
 }
 
 static void mark_plain(struct qn_token_trie *t, const struct entry *e, uint32_t n) {
@@ -68,7 +68,7 @@ static void mark_plain(struct qn_token_trie *t, const struct entry *e, uint32_t 
         uint32_t k = plain_chars(&e[i]);
         if (k) t->plain[k * t->n_words + e[i].id / 32] |= 1u << (e[i].id % 32);
     }
-    for (uint32_t k = 1; k <= QN_TRIE_PLAIN_MAX; k++)
+    for (uint32_t k = 1; k <= QN_PLAIN_MAX; k++)
         for (uint32_t w = 0; w < t->n_words; w++) t->plain[k * t->n_words + w] |= t->plain[(k - 1) * t->n_words + w];
 }
 
@@ -115,6 +115,19 @@ static uint32_t mixed_child(const struct qn_trie *x, uint32_t m, uint8_t byte) {
     return i < end ? i : QN_TRIE_NO_NODE;
 }
 
+/* A plain token of these bytes ends at node[depth]. */
+static void note_below(struct qn_token_trie *t, const uint32_t *node, uint32_t depth, const char *p) {
+    uint64_t bytes[2] = {0};
+    for (uint32_t d = depth; d-- > 1;) {
+        struct qn_trie_below *b = &t->below[node[d]];
+        unsigned c = (unsigned char)p[d] < 128 ? (unsigned char)p[d] : QN_TRIE_OTHER;
+        bytes[c >> 6] |= 1ull << (c & 63);
+        if (b->height < depth - d) b->height = depth - d;
+        b->bytes[0] |= bytes[0];
+        b->bytes[1] |= bytes[1];
+    }
+}
+
 /* One pass over `all` in step with its sorted tokens. */
 static int look_below(struct qn_token_trie *t, const struct entry *e, uint32_t n) {
     uint32_t path[PIECE_MAX + 1] = {MIXED_ROOT}, node[PIECE_MAX + 1], k = 0, next = 0;
@@ -129,8 +142,7 @@ static int look_below(struct qn_token_trie *t, const struct entry *e, uint32_t n
         for (; x->token != QN_TRIE_NO_TOKEN && next < n && e[next].n == x->depth && same_bytes(t, x->token, &e[next]); next++) {
             if (!plain_chars(&e[next])) continue;
             t->plain_order[k++] = e[next].id;
-            for (uint32_t d = 1; d < x->depth; d++)
-                if (t->below[node[d]].height < x->depth - d) t->below[node[d]].height = x->depth - d;
+            note_below(t, node, x->depth, e[next].p);
         }
     }
     t->below[t->all.n].plain = k;
@@ -141,7 +153,7 @@ static int make(struct qn_token_trie *t, struct entry *e) {
     size_t bytes;
     t->twin = malloc(((size_t)t->n_vocab + 1) * sizeof *t->twin);
     t->ends = malloc(((size_t)t->n_vocab + 1) * sizeof *t->ends);
-    t->plain = calloc((size_t)t->n_words * (QN_TRIE_PLAIN_MAX + 1) + 1, sizeof *t->plain);
+    t->plain = calloc((size_t)t->n_words * (QN_PLAIN_MAX + 1) + 1, sizeof *t->plain);
     if (!t->twin || !t->ends || !t->plain) return QN_E_NOMEM;
     memset(t->twin, 0xFF, t->n_vocab * sizeof *t->twin);
     uint32_t n = collect(t, e, &bytes);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "engine/grammar/constraint.h"
+#include "engine/grammar/plain.h"
 
 #define QN_TRIE_NO_TOKEN UINT32_MAX
 
@@ -21,20 +22,13 @@ struct qn_trie {
     uint32_t n;
 };
 
-struct qn_trie_below { /* what lies under a node of `all`, itself included */
-    uint32_t plain;  /* plain tokens before it in order: its own are plain_order[below[i].plain .. below[skip].plain) */
-    uint32_t mixed;  /* the node of the same bytes in `mixed`, or QN_TRIE_NO_NODE */
-    uint32_t height; /* bytes from its end to that of the longest plain token below */
-};
 #define QN_TRIE_NO_NODE UINT32_MAX
-
-enum { QN_TRIE_PLAIN_MAX = 32 }; /* characters; longer tokens are not counted as plain */
 
 struct qn_token_trie {
     const struct qn_tokenizer *tok;
     uint32_t n_vocab, n_words, depth_max;
     struct qn_trie all, mixed; /* all tokens of text; those that are not wholly plain characters (qn_plain_ascii, node.h) */
-    uint32_t *plain;           /* [PLAIN_MAX + 1][n_words] masks of the others with up to that many characters */
+    uint32_t *plain;           /* [QN_PLAIN_MAX + 1][n_words] masks of the others with up to that many characters */
     struct qn_trie_below *below; /* [all.n + 1] */
     uint32_t *plain_order;     /* the plain tokens in the order of `all` */
     uint32_t *twin;            /* [n_vocab] the next token of the same bytes, or QN_TRIE_NO_TOKEN */

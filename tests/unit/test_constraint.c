@@ -135,6 +135,27 @@ TEST_SLOW(constraint, masks_of_free_text_and_of_awkward_counts, 300) {
     close_vocab(&v);
 }
 
+/* Sets of characters that are almost all, all of ASCII, all but some beyond it, and few; alone and counted. */
+TEST_SLOW(constraint, masks_of_many_sets_of_characters, 300) {
+    static const struct { const char *at; uint32_t max; struct qn_codes v[4]; } row[] = {
+        {"ab", QN_G_INF, {{' ', 0x10FFFF}}}, {"ab", QN_G_INF, {{' ', '~'}}}, {"ab", 6, {{' ', '~'}}}, {"ab", QN_G_INF, {{' ', 0x4E2C}, {0x4E2E, 0x10FFFF}}},
+        {"ab", QN_G_INF, {{' ', '9'}, {';', 0x10FFFF}}}, {"ab", 7, {{' ', '9'}, {';', 0x10FFFF}}}, {"ab", QN_G_INF, {{'a', 'z'}, {'0', '9'}, {'-', '-'}}},
+        {"ab", 9, {{'A', 'Z'}, {'a', 'z'}, {'_', '_'}}}, {"", QN_G_INF, {{0x80, 0x10FFFF}}}, {"\xE4", QN_G_INF, {{0x80, 0x10FFFF}}}, {"a", QN_G_INF, {{0, 0x7FF}}},
+        {"a", QN_G_INF, {{'\n', '\n'}, {' ', '!'}, {'#', '['}, {']', 0xFFFF}}}, {"1", 40, {{'0', '9'}}}, {"a", 3, {{' ', 0x10FFFF}}}};
+    struct vocab v = open_vocab(QWEN);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct qn_grammar *g = patient();
+        size_t n = 0;
+        while (n < 4 && row[i].v[n].to) n++;
+        qn_gnode many = qn_g_repeat(g, qn_g_chars(g, row[i].v, n), 0, row[i].max);
+        struct qn_constraint *c = compiled(g, qn_g_cat(g, many, qn_g_repeat(g, jg_lit(g, "::"), 0, 1)), &v);
+        ASSERT(after(c, row[i].at) != QN_C_DEAD);
+        check_mask(c, &v, after(c, row[i].at), row[i].at);
+        qn_constraint_unref(c);
+    }
+    close_vocab(&v);
+}
+
 TEST(constraint, special_tokens_match_where_they_are_named_and_nowhere_else) {
     struct vocab v = open_vocab(QWEN);
     int64_t call = qn_tokenizer_find(v.t, "<tool_call>", 11), end = qn_tokenizer_find(v.t, "<|im_end|>", 10);

@@ -43,8 +43,8 @@ static struct qn_engine *open_engine(const char *family, struct qn_engine_opts o
 }
 
 static void close_engine(struct qn_engine *e) {
+    qn_constraint_unref(form_of); /* before the trie that it reads goes */
     qn_engine_close(e);
-    qn_constraint_unref(form_of);
 }
 
 /* One of each kind: greedy and sampled, with prefixes in common, stop ids and strings, min_tokens, branches, penalties (the host's draws),
@@ -153,8 +153,8 @@ static void read_at_once(const char *family) {
 static void late_is_the_same(const char *family) {
     /* overlap: at least so many per cent of the steps. The host's draws keep all from overlapping as long as they last. */
     static const struct { const char *what; int alone, no_host, rows, chunk, preempt, seqs, no_cache, no_spec, blocks, overlap; } ways[] = {
-        {"alone", 1, 0, 128, 64, 0, 8, 1, 1, 0, 60}, {"all at once", 0, 1, 128, 64, 0, 24, 0, 1, 0, 80}, {"some by the host", 0, 0, 128, 64, 0, 24, 0, 1, 0, 0},
-        {"with guesses", 0, 1, 128, 64, 0, 24, 0, 0, 0, 0}, {"small chunks", 0, 1, 40, 7, 0, 24, 1, 1, 0, 80}, {"few slots", 0, 1, 24, 20, 0, 4, 0, 1, 0, 80},
+        {"alone", 1, 0, 128, 64, 0, 8, 1, 1, 0, 50}, {"all at once", 0, 1, 128, 64, 0, 24, 0, 1, 0, 80}, {"some by the host", 0, 0, 128, 64, 0, 24, 0, 1, 0, 0},
+        {"with guesses", 0, 1, 128, 64, 0, 24, 0, 0, 0, 0}, {"small chunks", 0, 1, 40, 7, 0, 24, 1, 1, 0, 80}, {"few slots", 0, 1, 24, 20, 0, 4, 0, 1, 0, 80}, {"few slots, some by the host", 0, 0, 24, 20, 0, 4, 0, 1, 0, 0},
         {"preempted", 0, 1, 64, 33, 2, 24, 0, 1, 0, 80}, {"few blocks", 0, 1, 64, 33, 3, 24, 0, 1, 14, 80}};
     read_at_once(family);
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
@@ -180,9 +180,9 @@ static void late_is_the_same(const char *family) {
     }
 }
 
-TEST_SLOW(pipeline, late_ids_are_the_same_ids_tiny_llama, 120) { late_is_the_same("llama"); }
-TEST_SLOW(pipeline, late_ids_are_the_same_ids_tiny_gemma3, 120) { late_is_the_same("gemma3"); }
-TEST_SLOW(pipeline, late_ids_are_the_same_ids_tiny_qwen3, 120) { late_is_the_same("qwen3"); }
+TEST_SLOW(pipeline, late_ids_are_the_same_ids_tiny_llama, 300) { late_is_the_same("llama"); }
+TEST_SLOW(pipeline, late_ids_are_the_same_ids_tiny_gemma3, 300) { late_is_the_same("gemma3"); }
+TEST_SLOW(pipeline, late_ids_are_the_same_ids_tiny_qwen3, 300) { late_is_the_same("qwen3"); }
 
 /* Clients that leave at any time, with a step of theirs under way, change nothing for those that stay. */
 TEST_SLOW(pipeline, clients_that_leave_change_nothing_for_others, 120) {

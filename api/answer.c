@@ -8,6 +8,7 @@
 
 #include "api/calls_impl.h"
 #include "api/exchange.h"
+#include "api/gen.h"
 #include "api/json_out.h"
 
 static const size_t TEXT_MAX = 256u << 20;
@@ -52,7 +53,8 @@ int qn_answer_open(struct qn_answer **out, const struct qn_exchange *x) {
     qn_buf_init(&a->content, TEXT_MAX);
     qn_buf_init(&a->reasoning, TEXT_MAX);
     qn_buf_init(&a->tmp, TEXT_MAX);
-    struct qn_call_parser_opts o = {.tools = tools, .thinking = t->apart, .in_thinking = t->opened, .one_call = !x->tools.parallel,
+    struct qn_call_parser_opts o = {.tools = tools, .thinking = t->apart, .in_thinking = t->opened, .exact = x->gen->constraint != NULL,
+                                    .one_call = !x->tools.parallel,
                                     .tool_list = x->tools.allowed};
     int rc = qn_call_parser_new(&a->p, &x->api->marks, &o);
     if (rc < 0) qn_answer_close(a);

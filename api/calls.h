@@ -49,6 +49,7 @@ struct qn_call_parser;
 struct qn_call_parser_opts {
     int tools, thinking;    /* 0: calls, or thinking, stay text (frames of messages are dropped in any case) */
     int in_thinking;        /* the prompt ended inside it */
+    int exact;              /* the answer is constrained: what lacks the format's own marks is no call */
     int one_call;           /* parallel_tool_calls false: what follows the first call is dropped */
     const json_t *tool_list; /* checked; for names and argument types */
 };

@@ -133,15 +133,20 @@ static int may_think(const struct qn_call_parser *p) {
     return p->o.thinking && p->m.think && !p->m.calls->header && (p->m.think->anywhere || (p->fresh && !p->said && !p->n_calls));
 }
 
+static int loose(const struct qn_call_parser *p) {
+    return (p->m.calls->flags & QN_CF_LOOSE) && !p->o.exact;
+}
+
 /* Which mark begins at `at`, and its length. */
 static int mark_at(const struct qn_call_parser *p, size_t at, size_t *n) {
     const struct qn_call_format *f = p->m.calls;
+    int fence = (f->flags & QN_CF_LOOSE) != 0, second = p->o.tools && f->begin[0] && f->begin[1] && (!fence || loose(p));
     const struct { int what; const char *mark; } fixed[] = {
         {THOUGHT, may_think(p) ? p->m.think->open : ""},
         {NO_THOUGHT, may_think(p) && p->fresh && !p->said ? p->m.think->close : ""}, /* "no thinking", said by the model */
         {HEADER, f->header ? f->header : ""},
         {SECTION, p->o.tools && f->begin[0] ? f->begin[0] : ""},
-        {f->flags & QN_CF_LOOSE ? FENCE : SECTION, p->o.tools && f->begin[0] && f->begin[1] ? f->begin[1] : ""},
+        {fence ? FENCE : SECTION, second ? f->begin[1] : ""},
         {SECTION, p->o.tools && f->begin[1] && f->begin[2] ? f->begin[2] : ""},
         {OPEN, p->o.tools && f->begin[0] && !f->begin[0][0] ? f->open : ""},
     };
@@ -212,7 +217,7 @@ static int found_mark(struct qn_call_parser *p, int what, size_t at, size_t n) {
 static int bare_start(struct qn_call_parser *p) {
     const struct qn_call_format *f = p->m.calls;
     size_t at = qn_cp_blanks(p, p->at);
-    if (!(f->flags & (QN_CF_BARE | QN_CF_LOOSE)) || !p->o.tools || p->said || p->n_calls || !p->fresh) return 0;
+    if (!(f->flags & QN_CF_BARE || loose(p)) || !p->o.tools || p->said || p->n_calls || !p->fresh) return 0;
     if (at == p->in.n) return p->last ? 0 : -1;
     char c = p->in.p[at];
     if (f->flags & QN_CF_HEAD_FIRST) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The openai Python SDK against a running quernd: what its users see. The SDK's own parsing (pydantic, strict enough to lose
 what is misspelt) and its exception classes are the yardstick; figures are compared with each other and with /metrics."""
-import asyncio, math, time
+import asyncio, json, math, time
 
 import openai
 from openai import AsyncOpenAI, OpenAI
@@ -231,6 +231,49 @@ def what_is_not_built_is_refused_by_name():
         assert e.status_code in (400, 404, 501) and e.body["message"], e
     else:
         raise AssertionError("embeddings of a model that has none")
+
+
+WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Weather of a city.", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}},
+    "required": ["city", "unit"], "additionalProperties": False}}}
+STOP = {"type": "function", "function": {"name": "stop", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}}
+
+
+def is_call(calls, name=None):
+    eq(len(calls), 1)
+    c = calls[0]
+    assert c.id and c.type == "function" and c.function.name in ("get_weather", "stop"), c
+    args = json.loads(c.function.arguments)
+    if name: eq(c.function.name, name)
+    if c.function.name == "stop": eq(args, {})
+    else: assert set(args) == {"city", "unit"} and args["unit"] in ("celsius", "fahrenheit") and len(args["city"]) <= 20, args
+
+
+@test(seconds=120)
+def calls_that_are_required_validate_whole_and_streamed():
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice, name in (("required", None), (named, "get_weather")):
+        for seed in range(3):
+            kw = dict(model=MODEL, messages=[{"role": "user", "content": "What is the weather in Paris?"}], tools=[WEATHER, STOP], tool_choice=choice,
+                      parallel_tool_calls=False, temperature=1, seed=seed, max_tokens=120)
+            r = client().chat.completions.create(**kw)
+            eq((r.choices[0].finish_reason, r.choices[0].message.content), ("tool_calls", None))
+            is_call(r.choices[0].message.tool_calls, name)
+            with client().chat.completions.stream(**kw) as s:
+                deltas = "".join(e.arguments_delta for e in s if e.type == "tool_calls.function.arguments.delta")
+                f = s.get_final_completion()
+            is_call(f.choices[0].message.tool_calls, name)
+            eq(deltas, f.choices[0].message.tool_calls[0].function.arguments)
+            eq(deltas, r.choices[0].message.tool_calls[0].function.arguments, "streamed and whole")
+
+
+@test(seconds=60)
+def a_call_and_its_result_are_taken_back():
+    r = client().chat.completions.create(model=MODEL, messages=ASK, tools=[STOP], tool_choice="required", max_tokens=60)
+    m = r.choices[0].message
+    again = client().chat.completions.create(model=MODEL, messages=ASK + [m, {"role": "tool", "tool_call_id": m.tool_calls[0].id, "content": "stopped"}],
+                                             tools=[STOP], max_tokens=8)
+    assert again.usage.prompt_tokens > r.usage.prompt_tokens
 
 
 @test(seconds=60)

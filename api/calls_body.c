@@ -16,6 +16,10 @@ static int is_name_char(char c) {
 
 /* Neither a call nor the end: text, be it from the section's mark on. */
 static int strange(struct qn_call_parser *p) {
+    if (p->begun) { /* within a call that is certain: it ends here */
+        qn_cp_call_end(p, CP_TEXT);
+        return p->st == CP_TEXT ? qn_cp_leave(p, p->at) : 1;
+    }
     return p->calls_here ? qn_cp_leave(p, p->at) : qn_cp_no_call(p);
 }
 
@@ -70,10 +74,10 @@ static int known(const struct qn_call_parser *p) {
     return !p->wary || qn_tool_function(p->o.tool_list, p->fn) != NULL;
 }
 
-/* 0: more text will tell; -1: it is no head. */
+/* There may still come what makes it a head, within max bytes; else it is none. */
 static int no_head(struct qn_call_parser *p, size_t at, size_t max) {
     if (p->last != QN_ENDED && p->in.n - at < max) return 0;
-    return p->calls_here ? qn_cp_leave(p, p->in.n < p->at ? p->in.n : p->at) : qn_cp_no_call(p);
+    return strange(p);
 }
 
 int qn_cp_head(struct qn_call_parser *p) {

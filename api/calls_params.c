@@ -52,6 +52,7 @@ static int is_text(const struct qn_call_parser *p, const char *attr, size_t n) {
 static int begin_param(struct qn_call_parser *p, size_t at) {
     const struct qn_call_format *f = p->m.calls;
     size_t safe, from = at + strlen(f->param), end = qn_cp_find(p, from, f->key_end, &safe), value = end;
+    if (end != SIZE_MAX && memchr(p->in.p + from, 0, end - from)) return broken(p);
     if (end == SIZE_MAX || end - from > KEY_MAX) return p->in.n - from > KEY_MAX || p->last == QN_ENDED ? broken(p) : 0;
     size_t attr = end + strlen(f->key_end);
     value = f->value[0] ? qn_cp_find(p, attr, f->value, &safe) : attr;

@@ -294,8 +294,9 @@ static int header_step(struct qn_call_parser *p) {
     p->at = end + sizeof MESSAGE - 1;
     to_text(p);
     p->after_thought = 1; /* blanks at a message's start are its frame's */
-    if (to && (size_t)(s + n - to) > 13 && !memcmp(to, "to=functions.", 13) && p->o.tools && p->m.calls->shape == QN_SHAPE_NAMED) {
-        for (to += 13; to + k < s + n && k < sizeof p->fn - 1 && !is_blank(to[k]) && to[k] != '<'; k++) p->fn[k] = to[k];
+    int named = to && (size_t)(s + n - to) > 13 && !memcmp(to, "to=functions.", 13) && (unsigned char)to[13] > ' ' && to[13] != '<';
+    if (named && p->o.tools && p->m.calls->shape == QN_SHAPE_NAMED) {
+        for (to += 13; to + k < s + n && k < sizeof p->fn - 1 && (unsigned char)to[k] > ' ' && to[k] != '<'; k++) p->fn[k] = to[k];
         p->fn[k] = 0;
         p->calls_here = 0;
         qn_cp_call(p);

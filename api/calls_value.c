@@ -83,9 +83,13 @@ size_t qn_json_unescape(struct qn_unescape *u, const char *s, size_t n, struct q
         char c = s[i];
         if (u->state >= U_HEX && u->state < U_HEX + 4) {
             int d = hex(c);
-            u->code = u->code << 4 | (unsigned)(d < 0 ? 0 : d);
-            if (++u->state == U_HEX + 4) unit(u, out);
-            continue;
+            if (d >= 0) {
+                u->code = u->code << 4 | (unsigned)d;
+                if (++u->state == U_HEX + 4) unit(u, out);
+                continue;
+            }
+            put_rune(out, QN_RUNE_BAD); /* no escape after all; this byte is read again */
+            *u = (struct qn_unescape){0};
         }
         if (u->state == U_LOW && c == '\\') {
             u->state = U_LOW_U;

@@ -78,7 +78,7 @@ static int all_may_come(struct qn_constraint *c, uint32_t i, qn_cstate to) {
     if (qn_plain_all(&c->states, to, &t->below[i])) return 1;
     if (x->byte < 0xC2) return 0; /* else the first byte of a character that counts as any other */
     const struct qn_alike *a = qn_plain_alike(&c->states, c->path[x->depth - 1].state);
-    return a && a->other && qn_plain_all(&c->states, a->next, &t->below[i]);
+    return a && qn_leads_has(&a->leads, x->byte) && qn_plain_all(&c->states, a->next, &t->below[i]);
 }
 
 /* All tokens. Below a node from which whatever is plain may come only the others are walked. `full`: all plain ones are allowed already, and
@@ -112,9 +112,9 @@ static void walk_all(struct qn_constraint *c, int full, uint32_t *mask) {
 
 /* 1 when most plain tokens may come in s. */
 static int is_wide(struct qn_constraint *c, qn_cstate s) {
-    enum { MOST = 70 }; /* of the 92 plain ASCII characters */
+    enum { MOST = 110 }; /* of 92 plain ASCII characters and 51 first bytes of others */
     const struct qn_alike *a = qn_plain_alike(&c->states, s);
-    if (!a || !a->other || __builtin_popcountll(a->bytes[0]) + __builtin_popcountll(a->bytes[1]) < MOST) return 0;
+    if (!a || __builtin_popcountll(a->leads.set[0]) + __builtin_popcountll(a->leads.set[1]) + __builtin_popcountll(a->leads.set[2]) < MOST) return 0;
     uint32_t run = qn_plain_run(&c->states, a->next);
     if (run == QN_PLAIN_DEPENDS && (a = qn_plain_alike(&c->states, a->next)) != NULL) run = a->run;
     return run == QN_PLAIN_MAX;

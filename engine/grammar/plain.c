@@ -45,10 +45,18 @@ static int all_lead(struct qn_states *s, uint32_t state, const uint8_t *range, i
     return !s->g->error;
 }
 
-static int others_lead(struct qn_states *s, uint32_t state, uint32_t next) {
-    for (int i = 0; i < 8; i++)
-        if (!all_lead(s, state, qn_utf8_sequence[i], qn_utf8_sequence_len(i), next)) return 0;
-    return 1;
+/* The first bytes beyond ASCII whose characters all lead to a->next. */
+static void others(struct qn_states *s, uint32_t state, struct qn_alike *a) {
+    for (int i = 0; i < 8; i++) {
+        const uint8_t *range = qn_utf8_sequence[i];
+        uint32_t good = QN_S_DEAD;
+        for (unsigned b = range[0]; b <= range[1]; b++) {
+            uint32_t to = qn_states_by_byte(s, state, b);
+            if (to == QN_S_DEAD || (to != good && !all_lead(s, to, range + 2, qn_utf8_sequence_len(i) - 1, a->next))) continue;
+            good = to;
+            qn_leads_put(&a->leads, b);
+        }
+    }
 }
 
 /* The state that most plain ASCII bytes lead to, and which. */
@@ -65,7 +73,7 @@ static void most(struct qn_states *s, uint32_t state, struct qn_alike *a) {
         a->next = to;
     }
     for (unsigned b = 0; best && b < 128; b++)
-        if (qn_set_has(qn_plain_ascii, b) && qn_states_by_byte(s, state, b) == a->next) a->bytes[b >> 6] |= 1ull << (b & 63);
+        if (qn_set_has(qn_plain_ascii, b) && qn_states_by_byte(s, state, b) == a->next) qn_leads_put(&a->leads, b);
 }
 
 static const struct qn_alike *alike(struct qn_states *s, uint32_t state) {
@@ -73,7 +81,7 @@ static const struct qn_alike *alike(struct qn_states *s, uint32_t state) {
     struct qn_alike a = {0};
     if (t->alike) return t->alike;
     most(s, state, &a);
-    a.other = (uint8_t)(a.next != QN_S_DEAD && others_lead(s, state, a.next));
+    if (a.next != QN_S_DEAD) others(s, state, &a);
     struct qn_alike *keep = s->g->error ? NULL : qn_g_take(s->g, &s->g->rows, sizeof *keep);
     if (!keep) return NULL;
     *keep = a;
@@ -81,15 +89,11 @@ static const struct qn_alike *alike(struct qn_states *s, uint32_t state) {
     return t->alike = keep;
 }
 
-static int holds(const struct qn_alike *a, const struct qn_alike *b) {
-    return !(b->bytes[0] & ~a->bytes[0]) && !(b->bytes[1] & ~a->bytes[1]) && a->other >= b->other;
-}
-
 const struct qn_alike *qn_plain_alike(struct qn_states *s, uint32_t state) {
     const struct qn_alike *a = alike(s, state), *b = a;
     uint32_t at = state, run = 0;
     if (!a || a->run || a->next == QN_S_DEAD) return a;
-    for (; run < QN_PLAIN_MAX && b && b->next != QN_S_DEAD && holds(b, a); run++) {
+    for (; run < QN_PLAIN_MAX && b && b->next != QN_S_DEAD && qn_leads_within(&a->leads, &b->leads); run++) {
         if (b->next == at) run = QN_PLAIN_MAX - 1;
         at = b->next;
         b = alike(s, at);
@@ -102,6 +106,5 @@ int qn_plain_all(struct qn_states *s, uint32_t state, const struct qn_trie_below
     uint32_t run = qn_plain_run(s, state);
     if (run != QN_PLAIN_DEPENDS) return run >= b->height;
     const struct qn_alike *a = qn_plain_alike(s, state);
-    uint64_t other = 1ull << (QN_TRIE_OTHER - 64);
-    return a && a->run >= b->height && !(b->bytes[0] & ~a->bytes[0]) && !(b->bytes[1] & ~(a->bytes[1] | (a->other ? other : 0)));
+    return a && a->run >= b->height && qn_leads_within(&b->leads, &a->leads);
 }

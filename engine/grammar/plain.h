@@ -9,18 +9,28 @@ enum {
     QN_PLAIN_DEPENDS = QN_PLAIN_MAX + 1,
 };
 
+struct qn_leads { /* a set of characters by their first byte: ASCII, and 0xC0 to 0xFF, of which all that begin with it are meant */
+    uint64_t set[3];
+};
+static inline int qn_leads_slot(unsigned byte) { return (int)(byte < 128 ? byte : byte - 64); }
+static inline int qn_leads_within(const struct qn_leads *a, const struct qn_leads *b) {
+    return !(a->set[0] & ~b->set[0]) && !(a->set[1] & ~b->set[1]) && !(a->set[2] & ~b->set[2]);
+}
+static inline int qn_leads_has(const struct qn_leads *a, unsigned byte) {
+    return (int)(a->set[qn_leads_slot(byte) >> 6] >> (qn_leads_slot(byte) & 63) & 1);
+}
+static inline void qn_leads_put(struct qn_leads *a, unsigned byte) { a->set[qn_leads_slot(byte) >> 6] |= 1ull << (qn_leads_slot(byte) & 63); }
+
 struct qn_trie_below { /* what lies under a node of `all`, itself included */
     uint32_t plain;  /* plain tokens before it in order: its own are plain_order[below[i].plain .. below[skip].plain) */
     uint32_t mixed;  /* the node of the same bytes in `mixed`, or QN_TRIE_NO_NODE */
     uint32_t height; /* bytes from its end to that of the longest plain token below */
-    uint64_t bytes[2]; /* that come after it in plain tokens; all beyond ASCII are QN_TRIE_OTHER */
+    struct qn_leads leads; /* of the characters that begin after it in plain tokens */
 };
-#define QN_TRIE_OTHER 127 /* DEL, which is not plain */
 
 struct qn_alike {      /* the state to which most plain characters lead, and which these are */
-    uint64_t bytes[2];
+    struct qn_leads leads;
     uint32_t next;
-    uint8_t other;     /* all beyond ASCII among them */
     uint8_t run;       /* so many of them may come in any order, up to QN_PLAIN_MAX */
 };
 

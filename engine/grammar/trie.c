@@ -117,14 +117,13 @@ static uint32_t mixed_child(const struct qn_trie *x, uint32_t m, uint8_t byte) {
 
 /* A plain token of these bytes ends at node[depth]. */
 static void note_below(struct qn_token_trie *t, const uint32_t *node, uint32_t depth, const char *p) {
-    uint64_t bytes[2] = {0};
+    struct qn_leads leads = {0};
     for (uint32_t d = depth; d-- > 1;) {
         struct qn_trie_below *b = &t->below[node[d]];
-        unsigned c = (unsigned char)p[d] < 128 ? (unsigned char)p[d] : QN_TRIE_OTHER;
-        bytes[c >> 6] |= 1ull << (c & 63);
+        unsigned c = (unsigned char)p[d];
+        if (c < 0x80 || c >= 0xC0) qn_leads_put(&leads, c);
         if (b->height < depth - d) b->height = depth - d;
-        b->bytes[0] |= bytes[0];
-        b->bytes[1] |= bytes[1];
+        for (int w = 0; w < 3; w++) b->leads.set[w] |= leads.set[w];
     }
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/extras.h"
 #include "api/gen.h"
 #include "api/json_out.h"
 #include "engine/base/clock.h"
@@ -67,7 +68,8 @@ static void put_first(struct qn_exchange *x, int i) {
         qn_lp_write(NULL, &p->prompt_lp, g->shape->chat, out);
     else
         qn_buf_puts(out, "null");
-    qn_buf_puts(out, ",\"finish_reason\":null}]");
+    qn_buf_puts(out, ",\"finish_reason\":null");
+    qn_extras_first(x, p, out);
     end_event(x, 0, out);
 }
 
@@ -83,7 +85,9 @@ static void put_text(struct qn_exchange *x, int i, const char *text, size_t n, c
         qn_lp_write(NULL, lp, g->shape->chat, out);
     else
         qn_buf_puts(out, "null");
-    qn_buf_puts(out, ",\"finish_reason\":null}]");
+    qn_buf_puts(out, ",\"finish_reason\":null");
+    qn_extras_delta(x, &g->choices[i], out);
+    qn_buf_puts(out, "}]");
     end_event(x, 0, out);
 }
 
@@ -108,7 +112,9 @@ static void put_parts(struct qn_exchange *x, int i, const struct qn_event *ev, c
         else
             qn_buf_puts(out, "null");
         qn_lp_reset(&c->lp);
-        qn_buf_puts(out, ",\"finish_reason\":null}]");
+        qn_buf_puts(out, ",\"finish_reason\":null");
+        qn_extras_delta(x, c, out);
+        qn_buf_puts(out, "}]");
         end_event(x, 0, out);
     }
 }
@@ -120,6 +126,7 @@ static void put_last(struct qn_exchange *x, int i) {
     qn_buf_puts(out, g->shape->last);
     qn_buf_puts(out, ",\"logprobs\":null,");
     qn_gen_reason(x, &g->choices[i], out);
+    qn_extras_delta(x, &g->choices[i], out);
     qn_buf_puts(out, "}]");
     end_event(x, 0, out);
 }
@@ -258,13 +265,13 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
     int ends = ev->kind == QN_EV_FINISHED;
     if ((ev->kind == QN_EV_TOKEN || ends) && !c->opened) {
         c->opened = 1;
-        if (g->shape->first || x->params.echo) {
+        if (g->shape->first || x->params.echo || x->params.return_token_ids) {
             close_chunk(x, w);
             put_first(x, i);
             return 1;
         }
     }
-    if (ev->kind == QN_EV_TOKEN && !ev->lp && !c->answer) {
+    if (ev->kind == QN_EV_TOKEN && !ev->lp && !c->answer && !x->params.return_token_ids) {
         if (!add_text(x, w, i, ev->text, ev->n_text)) {
             if (w->p > from) return 0;
             put_text(x, i, ev->text, ev->n_text, NULL); /* larger than the whole buffer */
@@ -277,6 +284,7 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
     p->has_ev = 0;
     if (ev->kind == QN_EV_TOKEN || ends) keep_text(x, c, ev);
     if (ev->kind == QN_EV_TOKEN) {
+        qn_extras_token(x, c, ev);
         if (!c->answer) qn_lp_reset(&c->lp);
         if (ev->lp) {
             qn_lp_add(&c->lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);
@@ -285,7 +293,7 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
         if (c->answer)
             put_parts(x, i, ev, NULL);
         else
-            put_text(x, i, ev->text, ev->n_text, &c->lp);
+            put_text(x, i, ev->text, ev->n_text, ev->lp ? &c->lp : NULL);
         if (qn_lp_failed(&c->lp)) g->carry.failed = QN_E_NOMEM;
     } else if (ev->kind == QN_EV_PROMPT && ev->lp) {
         qn_lp_add(&p->prompt_lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/extras.h"
 #include "api/json_out.h"
+#include "api/select.h"
 #include "engine/base/clock.h"
 #include "engine/base/hash.h"
 
@@ -18,9 +20,9 @@ enum { CALL_LANE = 1000 /* of qn_api_draw */, RETRY_MS_MIN = 1000, RETRY_MS_MAX 
 /* --- making ------------------------------------------------------------------------------------------------------- */
 
 int qn_gen_new(struct qn_exchange *x, const struct qn_shape *shape, size_t n_parts) {
-    size_t n = (size_t)x->params.n, n_choices = n_parts * n;
+    size_t n = (size_t)qn_params_branches(&x->params), n_choices = n_parts * n;
     if (n_choices > QN_CHOICES_MAX)
-        return qn_refuse(&x->refusal, 400, "invalid_value", "n",
+        return qn_refuse(&x->refusal, 400, "invalid_value", x->params.samples != QN_ABSENT ? "quern.samples" : n > (size_t)x->params.n ? "best_of" : "n",
                          "Too many choices: %zu prompts times n = %zu; at most %d in all.", n_parts, n, QN_CHOICES_MAX);
     struct qn_gen *g = calloc(1, sizeof *g);
     if (!g) return qn_refuse_code(&x->refusal, QN_E_NOMEM, NULL);
@@ -29,17 +31,24 @@ int qn_gen_new(struct qn_exchange *x, const struct qn_shape *shape, size_t n_par
     g->n = (int)n;
     g->n_parts = (int)n_parts;
     g->n_choices = (int)n_choices;
+    g->n_shown = (int)x->params.n;
+    g->shown = calloc(n_choices, sizeof *g->shown);
     g->parts = calloc(n_parts, sizeof *g->parts);
     g->choices = calloc(n_choices, sizeof *g->choices);
-    if (!g->parts || !g->choices) return qn_refuse_code(&x->refusal, QN_E_NOMEM, NULL);
+    if (!g->parts || !g->choices || !g->shown) return qn_refuse_code(&x->refusal, QN_E_NOMEM, NULL);
     for (size_t i = 0; i < n_parts; i++) {
         g->parts[i].x = x;
         qn_buf_init(&g->parts[i].echo, TEXT_MAX);
         qn_lp_init(&g->parts[i].prompt_lp);
+        qn_buf_init(&g->parts[i].prompt_list, TEXT_MAX);
+        g->parts[i].prompt_lp.as_ids = x->params.tokens_as_ids;
     }
     for (size_t i = 0; i < n_choices; i++) {
         qn_buf_init(&g->choices[i].text, TEXT_MAX);
         qn_lp_init(&g->choices[i].lp);
+        qn_buf_init(&g->choices[i].ids, TEXT_MAX);
+        qn_buf_init(&g->choices[i].canon, TEXT_MAX);
+        g->choices[i].lp.as_ids = x->params.tokens_as_ids;
         g->choices[i].stop_index = -1;
     }
     qn_buf_init(&g->head, 4096);
@@ -70,6 +79,7 @@ static int fit_part(struct qn_exchange *x, struct qn_part *p) {
 
 int qn_gen_fit(struct qn_exchange *x) {
     int rc = 0;
+    for (int i = 0; rc == 0 && i < x->gen->n_parts; i++) qn_extras_cut(x, &x->gen->parts[i]);
     for (int i = 0; rc == 0 && i < x->gen->n_parts; i++) rc = fit_part(x, &x->gen->parts[i]);
     return rc;
 }
@@ -98,11 +108,14 @@ void qn_gen_free(struct qn_exchange *x) {
         free(g->parts[i].ids.v);
         qn_buf_done(&g->parts[i].echo);
         qn_lp_done(&g->parts[i].prompt_lp);
+        qn_buf_done(&g->parts[i].prompt_list);
     }
     for (int i = 0; g->choices && i < g->n_choices; i++) {
         qn_buf_done(&g->choices[i].text);
         qn_answer_close(g->choices[i].answer);
         qn_lp_done(&g->choices[i].lp);
+        qn_buf_done(&g->choices[i].ids);
+        qn_buf_done(&g->choices[i].canon);
     }
     qn_constraint_unref(g->constraint);
     free(g->prediction.v);
@@ -111,6 +124,7 @@ void qn_gen_free(struct qn_exchange *x) {
     qn_buf_done(&g->carry);
     free(g->parts);
     free(g->choices);
+    free(g->shown);
     free(g);
     x->gen = NULL;
 }
@@ -231,12 +245,17 @@ void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struc
         qn_json_string(out, p->stop[c->stop_index], p->stop_n[c->stop_index]);
         return;
     }
+    if (c->reason == QN_FINISH_STOP_REGEX && c->stop_index >= 0 && c->stop_index < p->n_stop_regex) {
+        const json_t *v = p->stop_regex_text[c->stop_index];
+        qn_json_string(out, json_string_value(v), json_string_length(v));
+        return;
+    }
     int own = 0;
     for (int i = 0; c->reason == QN_FINISH_STOP && i < p->n_stop_ids; i++) own |= p->stop_ids[i] == c->stop_id;
     if (own)
         qn_buf_printf(out, "%u", c->stop_id);
     else
-        qn_buf_puts(out, "null");
+        qn_buf_puts(out, c->reason == QN_FINISH_REPETITION ? "\"repetition\"" : "null");
 }
 
 /* By a bound, a stop string or a stop id of the request an answer may end anywhere. */
@@ -258,10 +277,11 @@ int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c) {
     return QN_E_INTERNAL;
 }
 
+/* Choice i of those that are shown. */
 static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
     const struct qn_gen *g = x->gen;
-    const struct qn_choice *c = &g->choices[i];
-    const struct qn_part *p = &g->parts[i / g->n];
+    const struct qn_choice *c = &g->choices[g->shown[i]];
+    const struct qn_part *p = &g->parts[i / g->n_shown];
     qn_buf_printf(out, "%s{\"index\":%d", i ? "," : "", i);
     g->shape->whole(c, p, out);
     qn_buf_puts(out, ",\"logprobs\":");
@@ -271,8 +291,9 @@ static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
         qn_buf_puts(out, "null");
     qn_buf_putc(out, ',');
     qn_gen_reason(x, c, out);
+    qn_extras_choice(x, p, c, out);
     qn_buf_putc(out, '}');
-    if (c->text.failed || qn_lp_failed(&c->lp) || qn_lp_failed(&p->prompt_lp)) out->failed = QN_E_NOMEM;
+    if (c->ids.failed || p->prompt_list.failed || c->text.failed || qn_lp_failed(&c->lp) || qn_lp_failed(&p->prompt_lp)) out->failed = QN_E_NOMEM;
 }
 
 static void send_whole(struct qn_exchange *x) {
@@ -282,7 +303,8 @@ static void send_whole(struct qn_exchange *x) {
                   (long long)g->created_s);
     qn_json_string(out, x->api->model_name, strlen(x->api->model_name));
     qn_buf_puts(out, ",\"choices\":[");
-    for (int i = 0; i < g->n_choices; i++) put_choice(x, i, out);
+    qn_select_pick(x);
+    for (int i = 0; i < g->n_parts * g->n_shown; i++) put_choice(x, i, out);
     qn_buf_puts(out, "],\"usage\":");
     qn_gen_usage(g, out);
     qn_buf_printf(out, ",\"system_fingerprint\":\"%s\"", x->api->fingerprint);
@@ -292,6 +314,8 @@ static void send_whole(struct qn_exchange *x) {
         qn_buf_puts(out, meta);
         free(meta);
     }
+    qn_select_write(x, out);
+    qn_extras_whole(x, out);
     qn_buf_putc(out, '}');
     g->over = QN_GEN_DONE;
     qn_exchange_send_out(x);
@@ -311,15 +335,21 @@ static void gather(struct qn_part *p, const struct qn_event *ev) {
     struct qn_gen *g = x->gen;
     struct qn_choice *c = &g->choices[(p - g->parts) * g->n + ev->branch];
     int hide = x->params.skip_special_tokens;
+    struct qn_logprobs at_most;
     switch (ev->kind) {
     case QN_EV_PROMPT:
         if (!ev->lp) break;
-        qn_lp_add(&p->prompt_lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);
+        qn_extras_prompt(x, p, ev);
+        if (x->params.echo <= 0 || x->params.n_logprobs < 0) break;
+        at_most = *ev->lp; /* more of them were asked for in prompt_logprobs */
+        if (at_most.n_top > (uint32_t)x->params.n_logprobs) at_most.n_top = (uint32_t)x->params.n_logprobs;
+        qn_lp_add(&p->prompt_lp, x->api->tok, g->shape->chat, ev->id, &at_most, c->chars);
         for (int i = 0; i < g->n; i++) c[i].chars += qn_lp_chars(x->api->tok, ev->id, 0);
         break;
     case QN_EV_TOKEN:
+        qn_extras_token(x, c, ev);
         gather_text(c, ev, NULL);
-        if (ev->lp) {
+        if (ev->lp && x->params.n_logprobs >= 0) {
             qn_lp_add(&c->lp, x->api->tok, g->shape->chat, ev->id, ev->lp, c->chars);
             c->chars += qn_lp_chars(x->api->tok, ev->id, hide);
         }
@@ -328,6 +358,7 @@ static void gather(struct qn_part *p, const struct qn_event *ev) {
         gather_text(c, ev, &ev->reason);
         qn_gen_finished(p, ev);
         qn_gen_check(x, c);
+        if (qn_select_finished(x, c) < 0) c->text.failed = QN_E_NOMEM;
         break;
     default: break;
     }
@@ -348,7 +379,10 @@ static void gather_all(struct qn_part *p) {
         }
     }
     qn_gen_part_over(p);
-    if (x->gen->n_finished == x->gen->n_choices) send_whole(x);
+    if (!qn_select_over(x)) return;
+    if (x->gen->n_finished < x->gen->n_choices) x->facts.finish = "stop"; /* the others need not */
+    qn_gen_stop(x);
+    send_whole(x);
 }
 
 /* --- news from the engine ----------------------------------------------------------------------------------------- */

@@ -20,6 +20,10 @@ struct qn_choice {
     enum qn_finish reason;
     uint32_t stop_id;
     int64_t first_ns, last_ns;
+    struct qn_buf ids;  /* return_token_ids: "1,2,3" */
+    struct qn_buf canon; /* select.h: what it says; votes: 1 when it says something */
+    int votes, n_lp;
+    double sum_lp;
 };
 
 struct qn_part {
@@ -28,6 +32,7 @@ struct qn_part {
     struct qn_ids ids;
     struct qn_buf echo; /* completions with echo: the prompt's text */
     struct qn_lp prompt_lp;
+    struct qn_buf prompt_list; /* prompt_logprobs */
     int max_tokens, started, n_cached, n_finished, has_ev;
     struct qn_event ev; /* streamed: read, but not written yet */
     int64_t submit_ns, start_ns;
@@ -50,7 +55,8 @@ struct qn_gen {
     const struct qn_shape *shape;
     struct qn_part *parts;
     struct qn_choice *choices;
-    int n_parts, n, n_choices, n_finished, next_part;
+    int n_parts, n, n_choices, n_finished, next_part; /* n: branches of a part; choices are all branches */
+    int n_shown, *shown; /* of each part; which choices, [n_parts * n_shown]; select.h */
     struct qn_ids prediction;
     struct qn_constraint *constraint; /* of every branch; NULL: none */
     char id[64];

@@ -47,11 +47,12 @@ size_t qn_lp_chars(const struct qn_tokenizer *tok, uint32_t id, int hide_special
 }
 
 /* token, logprob and bytes of one chat entry, the object left open. */
-static void chat_entry(struct qn_buf *out, const struct qn_tokenizer *tok, uint32_t id, float logprob) {
+static void chat_entry(struct qn_buf *out, const struct qn_tokenizer *tok, int as_id, uint32_t id, float logprob) {
     size_t n;
     const char *p = qn_tokenizer_piece(tok, id, &n);
     qn_buf_puts(out, "{\"token\":");
-    qn_json_string(out, p, n);
+    if (as_id) qn_buf_printf(out, "\"token_id:%u\"", id);
+    else qn_json_string(out, p, n);
     qn_buf_puts(out, ",\"logprob\":");
     qn_json_float(out, logprob);
     qn_buf_puts(out, ",\"bytes\":[");
@@ -59,9 +60,13 @@ static void chat_entry(struct qn_buf *out, const struct qn_tokenizer *tok, uint3
     qn_buf_putc(out, ']');
 }
 
-static void plain_token(struct qn_buf *out, const struct qn_tokenizer *tok, uint32_t id) {
+static void plain_token(struct qn_buf *out, const struct qn_tokenizer *tok, int as_id, uint32_t id) {
     size_t n;
     const char *p = qn_tokenizer_piece(tok, id, &n);
+    if (as_id) {
+        qn_buf_printf(out, "\"token_id:%u\"", id);
+        return;
+    }
     if (qn_utf8_valid(p, n)) {
         qn_json_string(out, p, n);
         return;
@@ -73,30 +78,30 @@ static void plain_token(struct qn_buf *out, const struct qn_tokenizer *tok, uint
 
 static void add_chat(struct qn_lp *l, const struct qn_tokenizer *tok, uint32_t id, const struct qn_logprobs *lp) {
     struct qn_buf *out = &l->tokens;
-    chat_entry(out, tok, id, lp->logprob);
+    chat_entry(out, tok, l->as_ids, id, lp->logprob);
     qn_buf_puts(out, ",\"top_logprobs\":[");
     for (uint32_t i = 0; i < lp->n_top; i++) {
         if (i) qn_buf_putc(out, ',');
-        chat_entry(out, tok, lp->top[i].id, lp->top[i].logprob);
+        chat_entry(out, tok, l->as_ids, lp->top[i].id, lp->top[i].logprob);
         qn_buf_putc(out, '}');
     }
     qn_buf_puts(out, "]}");
 }
 
 /* The most likely tokens, and the chosen one when it is not among them. */
-static void plain_tops(struct qn_buf *out, const struct qn_tokenizer *tok, uint32_t id, const struct qn_logprobs *lp) {
+static void plain_tops(struct qn_buf *out, const struct qn_tokenizer *tok, int as_id, uint32_t id, const struct qn_logprobs *lp) {
     int seen = 0;
     qn_buf_putc(out, '{');
     for (uint32_t i = 0; i < lp->n_top; i++) {
         if (i) qn_buf_putc(out, ',');
-        plain_token(out, tok, lp->top[i].id);
+        plain_token(out, tok, as_id, lp->top[i].id);
         qn_buf_putc(out, ':');
         qn_json_float(out, lp->top[i].logprob);
         seen |= lp->top[i].id == id;
     }
     if (!seen) {
         if (lp->n_top) qn_buf_putc(out, ',');
-        plain_token(out, tok, id);
+        plain_token(out, tok, as_id, id);
         qn_buf_putc(out, ':');
         qn_json_float(out, lp->logprob);
     }
@@ -104,14 +109,14 @@ static void plain_tops(struct qn_buf *out, const struct qn_tokenizer *tok, uint3
 }
 
 static void add_plain(struct qn_lp *l, const struct qn_tokenizer *tok, uint32_t id, const struct qn_logprobs *lp, size_t offset) {
-    plain_token(&l->tokens, tok, id);
+    plain_token(&l->tokens, tok, l->as_ids, id);
     qn_buf_printf(&l->offsets, "%zu", offset);
     if (lp->rank == UINT32_MAX) { /* a prompt's first token follows nothing */
         qn_buf_puts(&l->values, "null");
         qn_buf_puts(&l->tops, "null");
     } else {
         qn_json_float(&l->values, lp->logprob);
-        plain_tops(&l->tops, tok, id, lp);
+        plain_tops(&l->tops, tok, l->as_ids, id, lp);
     }
 }
 

@@ -10,6 +10,7 @@ struct qn_lp {
     struct qn_buf tokens;                /* chat: the objects; completions: the strings */
     struct qn_buf values, tops, offsets; /* completions */
     size_t n;
+    int as_ids;                          /* 1: tokens are called token_id:N, as vLLM has it */
 };
 
 void qn_lp_init(struct qn_lp *l);

@@ -19,7 +19,7 @@ static void defaults(struct qn_params *p) {
     p->dry_allowed_length = 2;
     p->repeat_last_n = p->dry_penalty_last_n = -1;
     p->max_completion_tokens = p->max_tokens = p->n_predict = p->max_new_tokens = QN_ABSENT;
-    p->seed = p->best_of = p->top_logprobs = QN_ABSENT;
+    p->seed = p->best_of = p->top_logprobs = p->prompt_logprobs = p->truncate_prompt_tokens = p->samples = QN_ABSENT;
     p->n = 1;
     p->skip_special_tokens = p->cache_prompt = 1;
     p->add_special_tokens = p->parse_special = p->add_generation_prompt = p->continue_final_message = p->enable_thinking = -1;
@@ -241,8 +241,6 @@ static int check_counts(const struct qn_params *p, const struct qn_bounds *b, st
         return qn_refuse(r, 400, "integer_above_max_value", "n",
                          "Invalid 'n': integer above maximum value. Expected a value from 1 to %d, but got %lld instead.",
                          b->n_max, (long long)p->n);
-    if (p->best_of != QN_ABSENT && p->best_of != p->n)
-        return qn_refuse(r, 400, "unsupported_value", "best_of", "'best_of' is not supported yet unless it equals 'n'.");
     if (p->add_generation_prompt == 1 && p->continue_final_message == 1)
         return qn_refuse(r, 400, "invalid_value", "continue_final_message",
                          "'continue_final_message' and 'add_generation_prompt' cannot both be true.");
@@ -280,6 +278,7 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
     if (rc == 0) rc = qn_params_read_sampling(p, b, r);
     if (rc == 0) rc = check_counts(p, b, r);
     if (rc == 0) rc = read_structured(p, on, ignored, r);
+    if (rc == 0) rc = qn_params_read_answer(p, on, b, ignored, r);
     if (rc == 0) rc = check_metadata(p, r);
     if (rc == 0) rc = check_salt(p, r);
     if (rc == 0) rc = check_kwargs(p, r);
@@ -307,7 +306,6 @@ int64_t qn_params_max_tokens(const struct qn_params *p, const char **name) {
 
 void qn_params_job(const struct qn_params *p, struct qn_job *job) {
     qn_params_sampling(p, &job->sampling);
-    job->n_branches = (int)p->n;
     job->min_tokens = (int)p->min_tokens;
     job->ignore_eos = p->ignore_eos;
     job->hide_special = p->skip_special_tokens;
@@ -319,4 +317,5 @@ void qn_params_job(const struct qn_params *p, struct qn_job *job) {
     memcpy(job->stop_n, p->stop_n, sizeof job->stop_n);
     job->stop_ids = p->stop_ids;
     job->n_stop_ids = p->n_stop_ids;
+    qn_params_answer(p, job);
 }

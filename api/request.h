@@ -20,8 +20,14 @@ struct qn_structured {  /* vLLM's structured_outputs */
     struct qn_chars regex, grammar, whitespace_pattern;
     int json_object, disable_any_whitespace, disable_additional_properties;
 };
+enum qn_select { QN_SELECT_NONE, QN_SELECT_MAJORITY, QN_SELECT_LOGPROB, QN_SELECT_SCHEMA };
+enum qn_answer_kind { QN_ANSWER_AUTO, QN_ANSWER_NUMBER, QN_ANSWER_JSON, QN_ANSWER_TEXT };
 
 struct qn_params {
+    struct qn_chars truncation_side, select, answer;
+    int64_t prompt_logprobs, truncate_prompt_tokens, samples, min_pattern_size, max_pattern_size, min_count;
+    int keep_stop, return_token_ids, tokens_as_ids;
+    const json_t *stop_regex_value, *repetition_value;
     struct qn_chars model, user, cache_salt, reasoning_effort;
     double temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
     double top_n_sigma, typical_p, xtc_probability, xtc_threshold, dynatemp_range, dynatemp_exponent;
@@ -59,6 +65,11 @@ struct qn_params {
     uint32_t *bad, n_bad;           /* as in struct qn_sampling; owned, see qn_params_done */
     uint32_t *allowed;              /* the same */
     struct qn_breakers breakers;
+    struct qn_constraint *stop_regex[QN_STOP_REGEX_MAX]; /* owned */
+    const json_t *stop_regex_text[QN_STOP_REGEX_MAX];
+    int n_stop_regex, cut_right;
+    enum qn_select select_by;
+    enum qn_answer_kind answer_kind;
 };
 
 #define QN_ABSENT INT64_MIN
@@ -75,7 +86,11 @@ int qn_params_read(struct qn_params *p, const json_t *body, unsigned on, const s
 /* The output bound that was asked for, or QN_ABSENT. *name: the member that said so. */
 int64_t qn_params_max_tokens(const struct qn_params *p, const char **name);
 void qn_params_done(struct qn_params *p);
-/* request_sampling.c: its part of both. */
+/* request_answer.c: its part of read and job. */
+int qn_params_read_answer(struct qn_params *p, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored, struct qn_refusal *r);
+void qn_params_answer(const struct qn_params *p, struct qn_job *job);
+int qn_params_branches(const struct qn_params *p); /* of each prompt; more than are shown with best_of and samples */
+/* request_sampling.c: the same. */
 int qn_params_read_sampling(struct qn_params *p, const struct qn_bounds *b, struct qn_refusal *r);
 void qn_params_sampling(const struct qn_params *p, struct qn_sampling *s);
 /* Fills a job's sampling, stops, lists and flags; prompt, max_tokens, seed and callbacks are the caller's. */

@@ -132,6 +132,9 @@ int qn_params_read_sampling(struct qn_params *p, const struct qn_bounds *b, stru
 }
 
 void qn_params_done(struct qn_params *p) {
+    for (int i = 0; i < QN_STOP_REGEX_MAX; i++) qn_constraint_unref(p->stop_regex[i]);
+    memset(p->stop_regex, 0, sizeof p->stop_regex);
+    p->n_stop_regex = 0;
     free(p->bad);
     free(p->allowed);
     p->bad = p->allowed = NULL;

@@ -71,6 +71,10 @@ const struct qn_field qn_request_table[] = {
     INT("seed", GEN, seed, -9.3e18, 9.3e18, "random", "-1: random"),
     ANY("stop", GEN, stop_value, "", "a string or up to 16, each 1..1024 bytes"),
     ANY("stop_token_ids", GEN, stop_ids_value, "[]", "at most 64"),
+    ANY("stop_regex", GEN, stop_regex_value, "", "a string or up to 4, each 1..1024 bytes; ends where a match first ends, the match is kept; stop_reason is the expression"),
+    BOOL("include_stop_str_in_output", GEN, keep_stop, "false", "the text of a stop token too"),
+    BOOL("no_stop_trim", GEN, keep_stop, "false", "alias of include_stop_str_in_output"),
+    ANY("repetition_detection", GEN, repetition_value, "", "ends a branch that repeats itself: finish_reason stop, stop_reason repetition"),
     INT("min_tokens", GEN, min_tokens, 0, TOKENS_MOST, "0", ""),
     INT("min_new_tokens", GEN, min_tokens, 0, TOKENS_MOST, "0", "alias of min_tokens"),
     BOOL("ignore_eos", GEN, ignore_eos, "false", ""),
@@ -78,8 +82,13 @@ const struct qn_field qn_request_table[] = {
     INT("n", GEN, n, 1, QN_N_HARD_MAX, "1", "branches share one prefill; at most the configured n_max"),
     ANY("logprobs", GEN, logprobs_value, "", "chat: boolean; completions: 0..20"),
     INT("top_logprobs", QN_ON_CHAT, top_logprobs, 0, QN_LOGPROBS_MAX, "0", "needs logprobs"),
+    INT("prompt_logprobs", GEN, prompt_logprobs, 0, QN_LOGPROBS_MAX, "", "vLLM's shape: a list of {id: {logprob, rank, decoded_token}}; not with stream"),
+    BOOL("return_token_ids", GEN, return_token_ids, "false", "prompt_token_ids, and token_ids of each choice and chunk"),
+    BOOL("return_tokens_as_token_ids", GEN, tokens_as_ids, "false", "tokens in logprobs are token_id:N"),
+    INT("truncate_prompt_tokens", GEN, truncate_prompt_tokens, -1, TOKENS_MOST, "", "keeps so many tokens of a prompt; -1: as many as the context has room for"),
+    STR("truncation_side", GEN, truncation_side, 8, "left", "left: the beginning goes"),
     BOOL("echo", QN_ON_COMPLETIONS, echo, "false", "with logprobs: scores the prompt"),
-    INT("best_of", QN_ON_COMPLETIONS, best_of, 1, QN_N_HARD_MAX, "n", "only the value of n"),
+    INT("best_of", QN_ON_COMPLETIONS, best_of, 1, QN_N_HARD_MAX, "n", "the n of so many with the highest mean log-probability; larger than n not with stream; usage counts all"),
     BOOL("stream", GEN, stream, "false", ""),
     ANY("stream_options", GEN, stream_options, "", "needs stream"),
     BOOL("add_generation_prompt", CHATTY, add_generation_prompt, "true", ""),
@@ -128,7 +137,7 @@ const struct qn_field qn_request_table[] = {
     BOOL("cache_prompt", GEN, cache_prompt, "true", ""),
     STR("user", GEN, user, 512, "", "accepted, not interpreted"),
     ANY("metadata", GEN, metadata, "", "at most 16 keys of 64 bytes with values of 512; sent back"),
-    ANY("quern", GEN, quern, "{}", "our own members: parse_special, deadline_ms, thinking; an unknown one is refused"),
+    ANY("quern", GEN, quern, "{}", "our own members, see below; an unknown one is refused"),
 
     FREE("safety_identifier", GEN, ""),
     FREE("prompt_cache_key", GEN, "prefixes are found by content"),
@@ -139,8 +148,6 @@ const struct qn_field qn_request_table[] = {
     FREE("sse_ping_interval", GEN, "the server's own interval holds"),
 
     ONLY("include_reasoning", QN_ON_COMPLETIONS, "true", ""),
-    ONLY("no_stop_trim", GEN, "false", ""),
-    ONLY("include_stop_str_in_output", GEN, "false", ""),
     ONLY("return_hidden_states", GEN, "false", ""),
     ONLY("verbosity", QN_ON_CHAT, "\"medium\"", ""),
     ONLY("modalities", QN_ON_CHAT, "[\"text\"]|[]", ""),
@@ -157,20 +164,14 @@ const struct qn_field qn_request_table[] = {
     ONLY("samplers", GEN, "[]", "the order is fixed"),
     ONLY("post_sampling_probs", GEN, "false", ""),
     ONLY("spaces_between_special_tokens", GEN, "true", ""),
-    ONLY("stop_regex", GEN, "[]|\"\"", ""),
     ONLY("length_penalty", GEN, "1", ""),
     ONLY("use_beam_search", GEN, "false", ""),
     ONLY("best_of", QN_ON_CHAT, "1", ""),
     ONLY("early_stopping", GEN, "false", ""),
-    ONLY("prompt_logprobs", GEN, "", "use /v1/completions with echo and logprobs"),
     ONLY("n_probs", GEN, "0", "use logprobs"),
     ONLY("logprob_token_ids", GEN, "[]", ""),
-    ONLY("return_token_ids", GEN, "false", ""),
     ONLY("return_tokens", GEN, "false", ""),
-    ONLY("return_tokens_as_token_ids", GEN, "false", ""),
     ONLY("return_prompt_text", GEN, "false", ""),
-    ONLY("truncate_prompt_tokens", GEN, "", "prompts are never cut"),
-    FREE("truncation_side", GEN, "prompts are never cut"),
     ONLY("chat_template", CHATTY, "\"\"", "a request cannot bring a template"),
     ONLY("mm_processor_kwargs", GEN, "{}", ""),
     ONLY("media_io_kwargs", GEN, "{}", ""),
@@ -204,7 +205,6 @@ const struct qn_field qn_request_table[] = {
     ONLY("priority", GEN, "0", ""),
     ONLY("watermarking", GEN, "false", ""),
     ONLY("watermark", GEN, "false", ""),
-    ONLY("repetition_detection", GEN, "", ""),
     ONLY("repetition_ngram_size", GEN, "0", ""),
     ONLY("repetition_ngram_threshold", GEN, "0", ""),
     ONLY("stream_interval", GEN, "1", ""),
@@ -241,10 +241,20 @@ const struct qn_field qn_structured_table[] = {
 };
 const size_t qn_structured_rows = sizeof qn_structured_table / sizeof *qn_structured_table;
 
+const struct qn_field qn_repetition_table[] = {
+    INT("max_pattern_size", GEN, max_pattern_size, 0, QN_REPETITION_MAX, "0", "0: off"),
+    INT("min_pattern_size", GEN, min_pattern_size, 0, QN_REPETITION_MAX, "1", ""),
+    INT("min_count", GEN, min_count, 0, QN_REPETITION_MAX, "", "at least 2"),
+};
+const size_t qn_repetition_rows = sizeof qn_repetition_table / sizeof *qn_repetition_table;
+
 const struct qn_field qn_own_table[] = {
     BOOL("parse_special", QN_ON_COMPLETIONS, parse_special, "false", ""),
     ANY("thinking", QN_ON_CHAT, own_thinking, "", "{min_tokens, max_tokens, continue: \"Wait\", hand_in: text}: docs/tools.md"),
     INT("deadline_ms", GEN, deadline_ms, 1, 86400000, "none", "the whole answer by then, or 504"),
+    INT("samples", GEN, samples, 1, QN_N_HARD_MAX, "", "so many answers are made over one prefill and one is returned; needs n 1, not with stream; usage counts all"),
+    STR("select", GEN, select, 16, "majority", "majority: the answer that most agree on; mean_logprob: the likeliest; schema: the likeliest that response_format's schema accepts"),
+    STR("answer", GEN, answer, 8, "auto", "what a vote compares: number (the last one, or \\boxed{}), json, text; auto: the first of these that there is"),
 };
 /* clang-format on */
 const size_t qn_own_rows = sizeof qn_own_table / sizeof *qn_own_table;
@@ -269,6 +279,8 @@ void qn_params_markdown(struct qn_buf *out) {
     qn_fields_markdown(out, qn_stream_options_table, qn_stream_options_rows, GEN);
     qn_buf_puts(out, "\n## structured_outputs\n\n");
     qn_fields_markdown(out, qn_structured_table, qn_structured_rows, GEN);
+    qn_buf_puts(out, "\n## repetition_detection\n\n");
+    qn_fields_markdown(out, qn_repetition_table, qn_repetition_rows, GEN);
     qn_buf_puts(out, "\n## quern\n\n");
     qn_fields_markdown(out, qn_own_table, qn_own_rows, GEN);
 }

@@ -4,7 +4,7 @@
 
 #include "api/request.h"
 
-extern const struct qn_field qn_request_table[], qn_stream_options_table[], qn_own_table[], qn_structured_table[];
-extern const size_t qn_request_rows, qn_stream_options_rows, qn_own_rows, qn_structured_rows;
+extern const struct qn_field qn_request_table[], qn_stream_options_table[], qn_own_table[], qn_structured_table[], qn_repetition_table[];
+extern const size_t qn_request_rows, qn_stream_options_rows, qn_own_rows, qn_structured_rows, qn_repetition_rows;
 
 #endif

@@ -174,6 +174,7 @@ static int read_params(const char *body, unsigned on, struct qn_params *p, struc
     keep = json_loads(body, 0, NULL);
     ASSERT(keep);
     *r = (struct qn_refusal){0};
+    qn_params_done(p); /* of the read before */
     return qn_params_read(p, keep, on, &b, ignored, r);
 }
 
@@ -236,7 +237,21 @@ TEST(fields, rules_between_members) {
         {"{\"logit_bias\":[[259,1]]}", QN_ON_CHAT, "integer_above_max_value", "logit_bias[0][0]"},
         {"{\"logit_bias\":[[1]]}", QN_ON_CHAT, "invalid_type", "logit_bias[0]"},
         {"{\"n\":17}", QN_ON_CHAT, "integer_above_max_value", "n"},
-        {"{\"best_of\":2}", QN_ON_COMPLETIONS, "unsupported_value", "best_of"},
+        {"{\"best_of\":2,\"n\":3}", QN_ON_COMPLETIONS, "invalid_value", "best_of"},
+        {"{\"best_of\":17}", QN_ON_COMPLETIONS, "integer_above_max_value", "best_of"},
+        {"{\"best_of\":2,\"stream\":true}", QN_ON_COMPLETIONS, "invalid_value", "best_of"},
+        {"{\"stop_regex\":\"(\"}", QN_ON_CHAT, "invalid_value", "stop_regex"},
+        {"{\"stop_regex\":[\"a\",\"b*\"]}", QN_ON_CHAT, "invalid_value", "stop_regex[1]"},
+        {"{\"stop_regex\":7}", QN_ON_CHAT, "invalid_type", "stop_regex"},
+        {"{\"repetition_detection\":{\"max_pattern_size\":9}}", QN_ON_CHAT, "integer_below_min_value", "repetition_detection.min_count"},
+        {"{\"repetition_detection\":{\"max_pattern_size\":2,\"min_pattern_size\":3,\"min_count\":2}}", QN_ON_CHAT, "invalid_value", "repetition_detection.min_pattern_size"},
+        {"{\"truncation_side\":\"up\"}", QN_ON_CHAT, "invalid_value", "truncation_side"},
+        {"{\"prompt_logprobs\":1,\"stream\":true}", QN_ON_CHAT, "invalid_value", "prompt_logprobs"},
+        {"{\"quern\":{\"samples\":17}}", QN_ON_CHAT, "integer_above_max_value", "quern.samples"},
+        {"{\"quern\":{\"samples\":4},\"n\":2}", QN_ON_CHAT, "invalid_value", "quern.samples"},
+        {"{\"quern\":{\"samples\":4},\"stream\":true}", QN_ON_CHAT, "invalid_value", "quern.samples"},
+        {"{\"quern\":{\"samples\":4,\"select\":\"best\"}}", QN_ON_CHAT, "invalid_value", "quern.select"},
+        {"{\"quern\":{\"select\":\"majority\"}}", QN_ON_CHAT, "missing_required_parameter", "quern.samples"},
         {"{\"add_generation_prompt\":true,\"continue_final_message\":true}", QN_ON_CHAT, "invalid_value",
          "continue_final_message"},
         {"{\"max_tokens\":4,\"min_tokens\":5}", QN_ON_CHAT, "integer_above_max_value", "min_tokens"},

@@ -4,6 +4,7 @@
 
 #include "api/gen.h"
 #include "api/json_out.h"
+#include "api/select.h"
 
 static void whole(const struct qn_choice *c, const struct qn_part *p, struct qn_buf *out) {
     (void)p;
@@ -76,6 +77,7 @@ int qn_chat_prepare(struct qn_exchange *x) {
     if (rc == 0) rc = read_prediction(x);
     if (rc == 0) rc = qn_gen_fit(x);
     if (rc == 0) rc = qn_constrain(x, &x->gen->constraint);
+    if (rc == 0) rc = qn_select_check(x);
     for (int i = 0; rc == 0 && i < x->gen->n_choices; i++)
         if ((rc = qn_answer_open(&x->gen->choices[i].answer, x)) < 0) qn_refuse_code(&x->refusal, rc, NULL);
     return rc;

@@ -8,6 +8,7 @@
 
 #include "api/gen.h"
 #include "api/json_out.h"
+#include "api/select.h"
 
 static void whole(const struct qn_choice *c, const struct qn_part *p, struct qn_buf *out) {
     qn_buf_puts(out, ",\"text\":");
@@ -101,5 +102,6 @@ int qn_completions_prepare(struct qn_exchange *x) {
     rc = qn_gen_new(x, &qn_shape_completions, n);
     if (rc == 0) rc = read_prompts(x, kind);
     if (rc == 0) rc = qn_gen_fit(x);
-    return rc < 0 ? rc : qn_constrain(x, &x->gen->constraint);
+    if (rc == 0) rc = qn_constrain(x, &x->gen->constraint);
+    return rc < 0 ? rc : qn_select_check(x);
 }

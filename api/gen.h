@@ -22,7 +22,7 @@ struct qn_choice {
     int64_t first_ns, last_ns;
     struct qn_buf ids;  /* return_token_ids: "1,2,3" */
     struct qn_buf canon; /* select.h: what it says; votes: 1 when it says something */
-    int votes, n_lp;
+    int votes, fits, n_lp; /* fits: of the form that the request asks for */
     double sum_lp;
 };
 

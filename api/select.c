@@ -12,6 +12,13 @@
 #include "api/canon.h"
 #include "api/json_out.h"
 
+int qn_select_check(struct qn_exchange *x) {
+    if (x->params.select_by == QN_SELECT_NONE) return 0;
+    if (x->gen->n_parts > 1) return qn_refuse(&x->refusal, 400, "invalid_value", "quern.samples", "'quern.samples' needs a single prompt, but got %d.", x->gen->n_parts);
+    if (x->params.select_by != QN_SELECT_SCHEMA || x->form.form == QN_FORM_SCHEMA || x->form.form == QN_FORM_OBJECT) return 0;
+    return qn_refuse(&x->refusal, 400, "invalid_value", "quern.select", "'schema' needs a request for JSON, by 'response_format' or another spelling.");
+}
+
 int qn_select_finished(struct qn_exchange *x, struct qn_choice *c) {
     if (x->params.select_by == QN_SELECT_NONE) return 0;
     const char *text = c->text.p;
@@ -21,6 +28,8 @@ int qn_select_finished(struct qn_exchange *x, struct qn_choice *c) {
     qn_buf_reset(&c->canon);
     rc = qn_canon_answer(x->params.answer_kind, text ? text : "", n, &c->canon);
     c->votes = rc > 0;
+    char why[128];
+    c->fits = x->params.select_by == QN_SELECT_SCHEMA && qn_answer_form_check(&x->form, text ? text : "", n, why, sizeof why);
     return rc < 0 ? rc : 0;
 }
 
@@ -106,15 +115,18 @@ int qn_select_over(const struct qn_exchange *x) {
     return x->params.select_by == QN_SELECT_MAJORITY && count(x, &k);
 }
 
-/* The n_shown likeliest of each prompt's branches, the likeliest first. */
-static void pick_likeliest(struct qn_gen *g) {
+/* A valid answer comes before one that is not. */
+static int is_better(const struct qn_choice *a, const struct qn_choice *b) { return a->fits != b->fits ? a->fits : mean(a) > mean(b); }
+
+/* The n_shown best of each prompt's branches, the best first. */
+static void pick_best(struct qn_gen *g) {
     for (int p = 0; p < g->n_parts; p++)
         for (int s = 0; s < g->n_shown; s++) {
             int *to = &g->shown[p * g->n_shown], best = -1;
             for (int i = p * g->n; i < (p + 1) * g->n; i++) {
                 int taken = 0;
                 for (int k = 0; k < s; k++) taken |= to[k] == i;
-                if (!taken && (best < 0 || mean(&g->choices[i]) > mean(&g->choices[best]))) best = i;
+                if (!taken && (best < 0 || is_better(&g->choices[i], &g->choices[best]))) best = i;
             }
             to[s] = best;
         }
@@ -127,7 +139,7 @@ void qn_select_pick(struct qn_exchange *x) {
     if (g->n_shown == g->n && x->params.select_by == QN_SELECT_NONE) {
         for (int i = 0; i < g->n_choices; i++) g->shown[i] = i;
     } else if (x->params.select_by != QN_SELECT_MAJORITY) {
-        pick_likeliest(g);
+        pick_best(g);
     } else {
         count(x, &k);
         a = leader(&k, &lead);

@@ -5,6 +5,8 @@
 
 #include "api/gen.h"
 
+/* After the form of the answer was read: what `select` needs is there. QN_E_RANGE with x->refusal. */
+int qn_select_check(struct qn_exchange *x);
 /* A branch has finished: what does it say? QN_E_NOMEM. */
 int qn_select_finished(struct qn_exchange *x, struct qn_choice *c);
 /* 1: what is still running cannot change what is shown. */

@@ -86,6 +86,20 @@ def the_likeliest_is_selected():
 
 
 @test(seconds=60)
+def a_valid_answer_is_selected():
+    schema = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"], "additionalProperties": False}
+    on = dict(temperature=1, seed=3, max_tokens=14, response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": schema}})
+    all_ = ask(**on, n=6, logprobs=True)["choices"]
+    valid = [c for c in all_ if c["finish_reason"] == "stop"]
+    assert valid, all_
+    got = ask(**on, quern={"samples": 6, "select": "schema"})
+    eq(got["choices"][0]["message"]["content"], max(valid, key=mean)["message"]["content"])
+    eq(json.loads(got["quern"]["selected"]), json.loads(got["choices"][0]["message"]["content"]))
+    eq(ask(status=400, quern={"samples": 2, "select": "schema"})["error"]["param"], "quern.select")
+    eq(ask(PLAIN, status=400, prompt=["a", "b"], quern={"samples": 2})["error"]["param"], "quern.samples")
+
+
+@test(seconds=60)
 def token_ids_are_those_of_the_text():
     d = daemon()
     got = ask(return_token_ids=True, max_tokens=10)

@@ -30,10 +30,9 @@ static int is_json_shape(const struct qn_call_format *f) {
 /* Brackets and commas of a list of calls. 1: taken. */
 static int list_mark(struct qn_call_parser *p, size_t at) {
     char c = p->in.p[at];
-    if (c == '[' && !p->in_list && !p->calls_here) p->in_list = 1;
-    else if (c == ']' && p->in_list) p->in_list = 0;
-    else if ((c == ',' || c == ';') && p->calls_here) p->in_list = p->in_list;
-    else return 0;
+    int opens = c == '[' && !p->in_list && !p->calls_here, closes = c == ']' && p->in_list, parts = (c == ',' || c == ';') && p->calls_here;
+    if (!opens && !closes && !parts) return 0;
+    if (!parts) p->in_list = opens;
     p->at = at + 1;
     return 1;
 }

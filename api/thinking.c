@@ -170,13 +170,23 @@ int qn_thinking_read(struct qn_exchange *x) {
     return rc;
 }
 
+/* The final message, to be continued, has begun to think and not ended. */
+static int final_thinks(const struct qn_exchange *x) {
+    const struct qn_think_format *f = x->api->marks.think;
+    const json_t *list = x->params.messages, *m = json_array_get(list, json_array_size(list) - 1), *c = json_object_get(m, "content");
+    if (x->params.continue_final_message != 1 || !json_is_string(c)) return 0;
+    const char *p = json_string_value(c), *open = NULL;
+    for (const char *at = p; (at = strstr(at, f->open)) != NULL; at++) open = at;
+    return open && !strstr(open, f->close);
+}
+
 int qn_thinking_prompt(struct qn_exchange *x, const struct qn_rendered *text) {
     struct qn_thought *t = &x->thought;
     const json_t *own = x->params.own_thinking;
     size_t n;
     int rc = 0;
     if (!t->on) return 0;
-    t->opened = qn_call_opens_thinking(&x->api->marks, text->text.p ? text->text.p : "", text->text.n);
+    t->opened = qn_call_opens_thinking(&x->api->marks, text->text.p ? text->text.p : "", text->text.n) || final_thinks(x);
     if (t->wanted == 0 && t->opened) t->max_tokens = t->min_tokens = 0; /* the template has no switch */
     if (t->min_tokens > 0) {
         const char *s = text_of(x, own, "continue", "Wait", &n, &rc);

@@ -64,7 +64,7 @@ void qn_constraint_unref(struct qn_constraint *c) {
 
 /* Work for one operation, in steps of some nanoseconds: a state that costs more, or a mask, ends in QN_E_LIMIT. By count and not by the
  * clock, so that the same request ends the same way on every machine. */
-enum { FUEL_STEP = 1 << 18, FUEL_MASK = 1 << 22 };
+enum { FUEL_STEP = 1 << 16, FUEL_MASK = 1 << 20 };
 
 static void refuel(struct qn_constraint *c, int64_t fuel) { c->g->fuel = c->g->look = fuel; }
 

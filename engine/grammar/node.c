@@ -255,11 +255,13 @@ static uint32_t join_sets(struct qn_grammar *g, uint32_t *v, uint32_t n) {
 
 static int is_every(const struct qn_grammar *g, qn_gnode i) { return qn_gn(g, i)->kind == QN_K_NOT && qn_gn(g, i)->a == QN_G_NONE; }
 
-/* Members of v on the pile, those of nested ones in their place. */
-static int gather(struct qn_grammar *g, int kind, const qn_gnode *v, size_t n) {
+enum { FLAT_MAX = 64 };
+
+/* Members of v on the pile, those of nested ones of up to n_max members in their place. */
+static int gather(struct qn_grammar *g, int kind, const qn_gnode *v, size_t n, uint32_t n_max) {
     for (size_t i = 0; i < n; i++) {
         const struct qn_gnode_s *x = qn_gn(g, v[i]);
-        if (x->kind == kind) {
+        if (x->kind == kind && x->n <= n_max) {
             for (uint32_t k = 0; k < x->n; k++) qn_g_push(g, &g->pile, ((const uint32_t *)x->more)[k]);
         } else {
             qn_g_push(g, &g->pile, v[i]);
@@ -303,7 +305,7 @@ static int flatten_pile(struct qn_grammar *g, int kind, uint32_t at) {
     for (uint32_t i = at; i < n; i++) {
         qn_gnode m = g->pile.v[i];
         const struct qn_gnode_s *x = qn_gn(g, m);
-        if (x->kind == kind) gather(g, kind, &m, 1);
+        if (x->kind == kind) gather(g, kind, &m, 1, UINT32_MAX);
         else g->pile.v[k++] = m;
     }
     if (g->error) return g->error;
@@ -316,10 +318,11 @@ qn_gnode qn_gn_alt_pile(struct qn_grammar *g, uint32_t at) {
     return g->error || flatten_pile(g, QN_K_ALT, at) < 0 ? QN_G_NONE : alt_of(g, at);
 }
 
+/* Who builds a long list member by member gets lists within lists, or each would be a copy of the one before. */
 qn_gnode qn_g_alt_n(struct qn_grammar *g, const qn_gnode *v, size_t n) {
     if (g->error) return QN_G_NONE;
     uint32_t at = g->pile.n;
-    qn_gnode x = gather(g, QN_K_ALT, v, n) < 0 ? QN_G_NONE : alt_of(g, at);
+    qn_gnode x = gather(g, QN_K_ALT, v, n, FLAT_MAX) < 0 ? QN_G_NONE : alt_of(g, at);
     g->pile.n = at;
     return x;
 }
@@ -410,7 +413,7 @@ qn_gnode qn_gn_and_pile(struct qn_grammar *g, uint32_t at) {
 static qn_gnode and_n(struct qn_grammar *g, const qn_gnode *v, size_t n) {
     if (g->error) return QN_G_NONE;
     uint32_t at = g->pile.n;
-    qn_gnode x = gather(g, QN_K_AND, v, n) < 0 ? QN_G_NONE : and_of(g, at);
+    qn_gnode x = gather(g, QN_K_AND, v, n, UINT32_MAX) < 0 ? QN_G_NONE : and_of(g, at);
     g->pile.n = at;
     return x;
 }

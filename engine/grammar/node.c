@@ -66,9 +66,11 @@ static unsigned flags_of(const struct qn_grammar *g, const struct qn_gnode_s *x)
     return f & QN_F_NULLABLE ? (f | QN_F_LIVE) & ~(unsigned)QN_F_DEAD : f;
 }
 
+/* A search's verdict stays; one made from a rule's is made again, as rules are dead until they are found live. */
 void qn_gn_flags(struct qn_grammar *g, qn_gnode i) {
     struct qn_gnode_s *x = qn_gn(g, i);
-    x->flags = (uint8_t)(flags_of(g, x) | (x->flags & QN_F_TEXT) | (x->flags & QN_F_BOOL ? x->flags & (QN_F_LIVE | QN_F_DEAD) : 0));
+    int judged = (x->flags & (QN_F_BOOL | QN_F_IMPURE)) == QN_F_BOOL;
+    x->flags = (uint8_t)(flags_of(g, x) | (x->flags & QN_F_TEXT) | (judged ? x->flags & (QN_F_LIVE | QN_F_DEAD) : 0));
 }
 
 /* How deep a derivative recurses: into the head of a sequence, and into what follows it when the head may be empty. */

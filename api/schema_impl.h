@@ -23,7 +23,6 @@ enum { QN_MAP_RESOURCE = 1, QN_MAP_NOT, QN_MAP_PATTERN, QN_MAP_DECOMPOSED, QN_MA
 
 #define QN_KW_FRACTION "\x01" "fraction"          /* a name of a type */
 #define QN_KW_NOT_PATTERN "\x01" "notPattern"
-#define QN_KW_NOT_FORMAT "\x01" "notFormat"
 #define QN_KW_NOT_MULTIPLE "\x01" "notMultipleOf"
 #define QN_KW_NOT_ENUM "\x01" "notEnum"           /* scalars */
 #define QN_KW_SOME_ITEM "\x01" "someItem"         /* {from, schema}: an item at `from` or later satisfies it */

@@ -50,7 +50,7 @@ static json_t *exactly(struct qn_schema *c, const json_t *v) {
 
 /* ---- what breaks a keyword: schemas appended to `out` ---- */
 
-struct not {
+struct negation {
     struct qn_schema *c;
     const json_t *s; /* the schema that is negated */
     const char *kw;
@@ -58,12 +58,12 @@ struct not {
     json_t *out;
 };
 
-static int add(const struct not *n, json_t *j) {
+static int add(const struct negation *n, json_t *j) {
     if (json_array_append_new(n->out, j) == 0) return 0;
     return qn_s_refuse(n->c, n->s, n->kw, "invalid_value", "too large");
 }
 
-static int no_type(const struct not *n) {
+static int no_type(const struct negation *n) {
     static const struct { unsigned bits; const char *name; } names[] = {
         {QN_T_NULL, "null"}, {QN_T_BOOL, "boolean"}, {QN_T_OBJECT, "object"}, {QN_T_ARRAY, "array"},
         {QN_T_STRING, "string"}, {QN_T_INT, "integer"}, {QN_T_FRACTION, QN_KW_FRACTION},
@@ -80,7 +80,7 @@ static int no_type(const struct not *n) {
 }
 
 /* A list of what equals one of the values: scalars by their own keyword, containers by structure. */
-static int no_values(const struct not *n) {
+static int no_values(const struct negation *n) {
     json_t *plain = json_array(), *all = json_array(), *only = json_is_array(n->v) && strcmp(n->kw, "const") != 0 ? share(n->v) : json_pack("[O]", n->v);
     for (size_t i = 0; i < json_array_size(only); i++) {
         json_t *v = json_array_get(only, i);
@@ -95,7 +95,7 @@ static int no_values(const struct not *n) {
 
 static json_t *count_json(double v) { return json_integer((json_int_t)v); }
 
-static int no_bound(const struct not *n) {
+static int no_bound(const struct negation *n) {
     static const struct { const char *kw, *type, *instead; int by; } rows[] = {
         {"minLength", "string", "maxLength", -1}, {"maxLength", "string", "minLength", 1},
         {"minItems", "array", "maxItems", -1}, {"maxItems", "array", "minItems", 1},
@@ -108,7 +108,7 @@ static int no_bound(const struct not *n) {
     return 0;
 }
 
-static int no_range(const struct not *n) {
+static int no_range(const struct negation *n) {
     int low = strstr(n->kw, "inimum") != NULL, exclusive = n->kw[0] == 'e';
     if (exclusive && json_is_boolean(n->v)) return 0; /* draft 4: said with minimum or maximum */
     if (!exclusive) exclusive = json_is_true(qn_s_kw(n->s, low ? "exclusiveMinimum" : "exclusiveMaximum"));
@@ -116,19 +116,19 @@ static int no_range(const struct not *n) {
     return add(n, typed("number", instead, share(n->v)));
 }
 
-static int no_text(const struct not *n) {
-    if (strcmp(n->kw, "format") == 0 && !qn_s_format(json_string_value(n->v), json_string_length(n->v), NULL)) return 0;
+static int no_text(const struct negation *n) {
+    if (strcmp(n->kw, "format") == 0) return 0; /* to others it may be an annotation: nobody must need it to be broken */
     if (strcmp(n->kw, "multipleOf") == 0) return add(n, typed("number", QN_KW_NOT_MULTIPLE, share(n->v)));
-    return add(n, typed("string", n->kw[0] == 'p' ? QN_KW_NOT_PATTERN : QN_KW_NOT_FORMAT, share(n->v)));
+    return add(n, typed("string", QN_KW_NOT_PATTERN, share(n->v)));
 }
 
-static int no_names(const struct not *n) {
+static int no_names(const struct negation *n) {
     for (size_t i = 0; i < json_array_size(n->v); i++)
         if (add(n, lacking(json_string_value(json_array_get(n->v, i)))) < 0) return QN_E_RANGE;
     return 0;
 }
 
-static int no_members(const struct not *n) {
+static int no_members(const struct negation *n) {
     const char *key;
     json_t *v;
     int patterns = strcmp(n->kw, "patternProperties") == 0;
@@ -139,11 +139,11 @@ static int no_members(const struct not *n) {
     return 0;
 }
 
-static int no_extra(const struct not *n) {
+static int no_extra(const struct negation *n) {
     return add(n, typed("object", QN_KW_SOME_MEMBER, json_pack("{s:O, s:o}", "of", n->s, "schema", negated(n->v))));
 }
 
-static int no_name_schema(const struct not *n) { return add(n, typed("object", QN_KW_BAD_NAME, share(n->v))); }
+static int no_name_schema(const struct negation *n) { return add(n, typed("object", QN_KW_BAD_NAME, share(n->v))); }
 
 /* Of these, `k` items come first and are free. */
 static json_t *free_items(size_t k, json_t *then) {
@@ -153,7 +153,7 @@ static json_t *free_items(size_t k, json_t *then) {
     return list;
 }
 
-static int no_item_list(const struct not *n) {
+static int no_item_list(const struct negation *n) {
     for (size_t i = 0; i < json_array_size(n->v); i++) {
         json_t *list = free_items(i, negated(json_array_get(n->v, i)));
         if (add(n, json_pack("{s:s, s:I, s:o}", "type", "array", "minItems", (json_int_t)i + 1, "prefixItems", list)) < 0) return QN_E_RANGE;
@@ -161,7 +161,7 @@ static int no_item_list(const struct not *n) {
     return 0;
 }
 
-static int no_items(const struct not *n) {
+static int no_items(const struct negation *n) {
     const json_t *list = qn_s_kw(n->s, "prefixItems"), *items = qn_s_kw(n->s, "items");
     if (json_is_array(n->v)) return no_item_list(n);
     if (strcmp(n->kw, "additionalItems") == 0 && !json_is_array(items)) return 0;
@@ -169,7 +169,7 @@ static int no_items(const struct not *n) {
     return add(n, typed("array", QN_KW_SOME_ITEM, json_pack("{s:I, s:o}", "from", (json_int_t)from, "schema", negated(n->v))));
 }
 
-static int no_contains(const struct not *n) {
+static int no_contains(const struct negation *n) {
     const json_t *lo = qn_s_kw(n->s, "minContains"), *hi = qn_s_kw(n->s, "maxContains");
     double least = lo ? json_number_value(lo) : 1;
     if (hi && add(n, json_pack("{s:s, s:O, s:o}", "type", "array", "contains", n->v, "minContains", count_json(json_number_value(hi) + 1))) < 0)
@@ -179,20 +179,20 @@ static int no_contains(const struct not *n) {
     return add(n, json_pack("{s:s, s:O, s:i, s:o}", "type", "array", "contains", n->v, "minContains", 0, "maxContains", count_json(least - 1)));
 }
 
-static int no_all(const struct not *n) {
+static int no_all(const struct negation *n) {
     for (size_t i = 0; i < json_array_size(n->v); i++)
         if (add(n, negated(json_array_get(n->v, i))) < 0) return QN_E_RANGE;
     return 0;
 }
 
-static int no_any(const struct not *n) {
+static int no_any(const struct negation *n) {
     json_t *all = json_array();
     for (size_t i = 0; i < json_array_size(n->v); i++) json_array_append_new(all, negated(json_array_get(n->v, i)));
     return add(n, pair("allOf", all));
 }
 
 /* None of them, or two. */
-static int no_one(const struct not *n) {
+static int no_one(const struct negation *n) {
     if (no_any(n) < 0) return QN_E_RANGE;
     for (size_t i = 0; i < json_array_size(n->v); i++)
         for (size_t j = 0; j < i; j++)
@@ -200,42 +200,42 @@ static int no_one(const struct not *n) {
     return 0;
 }
 
-static int no_not(const struct not *n) { return add(n, share(n->v)); }
+static int no_not(const struct negation *n) { return add(n, share(n->v)); }
 
 /* if, dependencies…: their list of alternatives, all broken. */
-static int no_choice(const struct not *n) {
+static int no_choice(const struct negation *n) {
     const json_t *list = qn_s_choice(n->c, n->s, n->kw);
-    return list ? no_any(&(struct not){n->c, n->s, n->kw, list, n->out}) : QN_E_RANGE;
+    return list ? no_any(&(struct negation){n->c, n->s, n->kw, list, n->out}) : QN_E_RANGE;
 }
 
-static int no_ref(const struct not *n) {
+static int no_ref(const struct negation *n) {
     const json_t *t = qn_s_deref(n->c, n->s, n->kw);
     return t ? add(n, negated(t)) : QN_E_RANGE;
 }
 
-static int refused(const struct not *n) {
+static int refused(const struct negation *n) {
     if (strcmp(n->kw, "uniqueItems") == 0 && !json_is_true(n->v)) return 0;
     return qn_s_refuse(n->c, n->s, n->kw, "unsupported_value",
                        "`%s` is not supported below `not`, `if`, or in a `oneOf` whose branches can match the same value", n->kw);
 }
 
 /* A negation of ours, negated. */
-static int again(const struct not *n) {
+static int again(const struct negation *n) {
     static const struct { const char *kw, *type, *instead; } rows[] = {
-        {QN_KW_NOT_PATTERN, "string", "pattern"}, {QN_KW_NOT_FORMAT, "string", "format"}, {QN_KW_NOT_MULTIPLE, "number", "multipleOf"},
+        {QN_KW_NOT_PATTERN, "string", "pattern"}, {QN_KW_NOT_MULTIPLE, "number", "multipleOf"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (strcmp(n->kw, rows[i].kw) == 0) return add(n, typed(rows[i].type, rows[i].instead, share(n->v)));
     return add(n, pair("enum", share(n->v)));
 }
 
-static int undone(const struct not *n) { /* "no member is…" and "no item is…" have no words of their own */
+static int undone(const struct negation *n) { /* "no member is…" and "no item is…" have no words of their own */
     return qn_s_refuse(n->c, NULL, NULL, "unsupported_value", "a `not`, `if` or `oneOf` is nested too deeply to be worked out (%s)", n->kw + 1);
 }
 
 static const struct {
     const char *kw;
-    int (*breaks)(const struct not *n);
+    int (*breaks)(const struct negation *n);
 } broken[] = {
     {"type", no_type}, {"enum", no_values}, {"const", no_values}, {"minLength", no_bound}, {"maxLength", no_bound}, {"minItems", no_bound},
     {"maxItems", no_bound}, {"minProperties", no_bound}, {"maxProperties", no_bound}, {"minimum", no_range}, {"maximum", no_range},
@@ -245,14 +245,14 @@ static const struct {
     {"contains", no_contains}, {"allOf", no_all}, {"anyOf", no_any}, {"oneOf", no_one}, {"not", no_not}, {"if", no_choice},
     {"dependencies", no_choice}, {"dependentSchemas", no_choice}, {"dependentRequired", no_choice}, {"$ref", no_ref}, {"$dynamicRef", no_ref},
     {"$recursiveRef", no_ref}, {"uniqueItems", refused}, {"unevaluatedProperties", refused}, {"unevaluatedItems", refused},
-    {QN_KW_NOT_ENUM, again}, {QN_KW_NOT_PATTERN, again}, {QN_KW_NOT_FORMAT, again}, {QN_KW_NOT_MULTIPLE, again},
+    {QN_KW_NOT_ENUM, again}, {QN_KW_NOT_PATTERN, again}, {QN_KW_NOT_MULTIPLE, again},
     {QN_KW_SOME_ITEM, undone}, {QN_KW_SOME_MEMBER, undone}, {QN_KW_BAD_NAME, undone},
 };
 
 static int break_each(struct qn_schema *c, const json_t *s, json_t *out) {
     int ref_only = qn_s_ref_only(c, s);
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
-        struct not n = {c, s, broken[i].kw, qn_s_kw(s, broken[i].kw), out};
+        struct negation n = {c, s, broken[i].kw, qn_s_kw(s, broken[i].kw), out};
         if (!n.v || (ref_only && strcmp(n.kw, "$ref") != 0)) continue;
         if (qn_s_tick(c) < 0 || broken[i].breaks(&n) < 0) return QN_E_RANGE;
     }

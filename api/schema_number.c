@@ -2,8 +2,8 @@
  * and in decimal; multipleOf becomes an automaton that carries the remainder, written out digit by digit.
  *
  * What is written: at most 18 digits before the point, so that an integer fits 64 bits, and 15 after it; an exponent of two digits
- * only where nothing bounds the number; no negative zero where something does. With bounds, digits before and after the point
- * are 15 together, beyond which two texts may be one double and `> 0.1` would be met by its own bound. */
+ * only where nothing bounds the number; no negative zero where something does. With bounds a number with a fraction has 15 digits
+ * in all: beyond that two texts may be one double, and `> 0.1` would be met by its own bound. */
 #include "api/schema_impl.h"
 
 #include <stdio.h>
@@ -28,7 +28,7 @@ static void shortest(double x, char *buf, size_t n) {
 }
 
 static void dec_read(struct dec *d, const json_t *v) {
-    char text[64], digits[40];
+    char text[64], digits[40] = "";
     int n = 0, point = -1;
     *d = (struct dec){0};
     if (json_is_integer(v)) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
@@ -228,8 +228,7 @@ static qn_gnode multiple(struct qn_schema *c, const json_t *s, const char *kw, i
 
 struct numbers {
     qn_gnode all;
-    int bounded, digits; /* digits: of the largest bound, -1: one side is open */
-    int low, high;
+    int bounded, digits /* of the largest bound */, low, high;
 };
 
 static void meet(struct qn_schema *c, struct numbers *t, qn_gnode n) {
@@ -263,15 +262,19 @@ static void meet_multiples(struct qn_schema *c, struct numbers *t, const json_t 
     if (qn_s_kw(s, QN_KW_NOT_MULTIPLE)) meet(c, t, qn_g_not(c->g, multiple(c, s, QN_KW_NOT_MULTIPLE, n)));
 }
 
+/* 12.5 and its like: up to 15 digits in all. */
+static qn_gnode fractions(struct qn_schema *c) {
+    qn_gnode v[FRAC_DIGITS] = {0};
+    for (int k = 1; k < FRAC_DIGITS; k++) v[k] = cat(c, whole(c, k, k), cat(c, text(c, "."), digits(c, 1, FRAC_DIGITS - k)));
+    return qn_g_alt_n(c->g, v, FRAC_DIGITS);
+}
+
 /* Numbers whose length is bounded, as their types have them. */
-static qn_gnode shape(struct qn_schema *c, unsigned types, const struct numbers *t) {
-    int most = !t->bounded || t->digits < 1 ? FRAC_DIGITS : t->digits < FRAC_DIGITS ? FRAC_DIGITS - t->digits : 1;
-    qn_gnode w = whole(c, 1, INT_DIGITS), point = cat(c, text(c, "."), digits(c, 1, most)), out;
-    qn_gnode integral = cat(c, w, maybe(c, cat(c, text(c, "."), zeros(c)))), zero = cat(c, digit(c, 0, 0), maybe(c, cat(c, text(c, "."), zeros(c))));
-    if (types == QN_T_INT) out = w;
-    else if (types == QN_T_FRACTION) out = qn_g_and(c->g, cat(c, w, point), qn_g_not(c->g, integral));
-    else out = cat(c, w, maybe(c, point));
-    return alt(c, out, minus(c, qn_g_and(c->g, out, qn_g_not(c->g, zero))));
+static qn_gnode shape(struct qn_schema *c, unsigned types) {
+    qn_gnode w = whole(c, 1, INT_DIGITS), no_frac = maybe(c, cat(c, text(c, "."), zeros(c))), out = w;
+    if (types == QN_T_FRACTION) out = qn_g_and(c->g, fractions(c), qn_g_not(c->g, cat(c, w, no_frac)));
+    if (types == QN_T_NUMBER) out = alt(c, w, fractions(c));
+    return alt(c, out, minus(c, qn_g_and(c->g, out, qn_g_not(c->g, cat(c, digit(c, 0, 0), no_frac)))));
 }
 
 /* Any number: a sign, whole part, fraction, exponent. */
@@ -294,7 +297,7 @@ qn_gnode qn_s_number(struct qn_schema *c, const struct qn_scase *k) {
         return qn_s_settle(c, t.all);
     }
     if (!t.bounded && types == QN_T_NUMBER) return free_number(c);
-    qn_gnode s = shape(c, types, &t);
+    qn_gnode s = shape(c, types);
     return t.bounded ? qn_s_settle(c, qn_g_and(c->g, t.all, s)) : s;
 }
 

@@ -94,8 +94,7 @@ static void meet(struct qn_schema *c, struct strings *t, qn_gnode n) {
 }
 
 static void meet_atom(struct qn_schema *c, struct strings *t, const json_t *s) {
-    static const struct { const char *kw; int format, negated; } rows[] = {
-        {"pattern", 0, 0}, {QN_KW_NOT_PATTERN, 0, 1}, {"format", 1, 0}, {QN_KW_NOT_FORMAT, 1, 1}};
+    static const struct { const char *kw; int format, negated; } rows[] = {{"pattern", 0, 0}, {QN_KW_NOT_PATTERN, 0, 1}, {"format", 1, 0}};
     const json_t *lo = qn_s_kw(s, "minLength"), *hi = qn_s_kw(s, "maxLength");
     if (lo && json_number_value(lo) > t->min) t->min = json_number_value(lo);
     if (hi && (t->max < 0 || json_number_value(hi) < t->max)) t->max = json_number_value(hi);

@@ -54,6 +54,7 @@ int qn_answer_open(struct qn_answer **out, const struct qn_exchange *x) {
     qn_buf_init(&a->reasoning, TEXT_MAX);
     qn_buf_init(&a->tmp, TEXT_MAX);
     struct qn_call_parser_opts o = {.tools = tools, .thinking = t->apart, .in_thinking = t->opened, .exact = x->gen->constraint != NULL,
+                                    .listed_only = json_array_size(x->tools.allowed) < json_array_size(x->tools.list),
                                     .one_call = !x->tools.parallel,
                                     .tool_list = x->tools.allowed};
     int rc = qn_call_parser_new(&a->p, &x->api->marks, &o);

@@ -51,6 +51,7 @@ struct qn_call_parser_opts {
     int in_thinking;        /* the prompt ended inside it */
     int exact;              /* the answer is constrained: what lacks the format's own marks is no call */
     int one_call;           /* parallel_tool_calls false: what follows the first call is dropped */
+    int listed_only;        /* a call of a function that is not in the list is text */
     const json_t *tool_list; /* checked; for names and argument types */
 };
 int qn_call_parser_new(struct qn_call_parser **out, const struct qn_call_marks *m, const struct qn_call_parser_opts *o);

@@ -70,7 +70,7 @@ int qn_cp_section(struct qn_call_parser *p) {
 /* --- a name before its arguments ---------------------------------------------------------------------------------- */
 
 static int known(const struct qn_call_parser *p) {
-    return !p->wary || qn_tool_function(p->o.tool_list, p->fn) != NULL;
+    return !(p->wary || p->o.listed_only) || qn_tool_function(p->o.tool_list, p->fn) != NULL;
 }
 
 /* There may still come what makes it a head, within max bytes; else it is none. */

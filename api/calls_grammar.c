@@ -10,7 +10,7 @@
 
 #include "api/calls_impl.h"
 
-enum { BLANKS_MAX = 4, DIGITS_MAX = 3 };
+enum { BLANKS_MAX = 4, DIGITS_MAX = 3, MORE_CALLS_MAX = 127 };
 
 struct build {
     struct qn_grammar *g;
@@ -357,9 +357,9 @@ static int calls_node(struct build *b, qn_gnode *out) {
     qn_gnode close = qn_g_cat(g, put(b, list ? "]" : line), put(b, f->end)), gap = put(b, f->gap);
     if (each) {
         qn_gnode section = cat3(g, open, first, close);
-        *out = many ? qn_g_cat(g, section, qn_g_repeat(g, qn_g_cat(g, gap, section), 0, QN_G_INF)) : section;
+        *out = many ? qn_g_cat(g, section, qn_g_repeat(g, qn_g_cat(g, gap, section), 0, MORE_CALLS_MAX)) : section;
     } else {
-        qn_gnode rest = many ? qn_g_repeat(g, qn_g_cat(g, gap, more), 0, QN_G_INF) : QN_G_EMPTY;
+        qn_gnode rest = many ? qn_g_repeat(g, qn_g_cat(g, gap, more), 0, MORE_CALLS_MAX) : QN_G_EMPTY;
         *out = cat3(g, open, qn_g_cat(g, first, rest), close);
     }
     return 0;

@@ -73,6 +73,10 @@ static int begin_param(struct qn_call_parser *p, size_t at) {
         qn_buf_put(&p->end, p->key.p, p->key.n);
         qn_buf_putc(&p->end, '>');
     }
+    if (p->key.failed || p->end.failed) { /* the feeder is told */
+        p->st = CP_OVER;
+        return 1;
+    }
     int text = is_text(p, p->in.p + attr, value - attr);
     p->at = cdata ? begin + 9 : begin;
     give_key(p);

@@ -130,6 +130,18 @@ def a_stream_without_memory_ends_alone():
     survive("/v1/chat/completions", dict(CHAT, stream=True, n=2, stream_options={"include_usage": True}), 120)
 
 
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "string", "maxLength": 3}}, "required": ["a"],
+                                                                        "additionalProperties": False}}}]
+CALLED = [{"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"a\": \"b\"}"}}]},
+          {"role": "tool", "tool_call_id": "a", "content": "c"}]
+
+
+@test(seconds=240)
+def a_call_without_memory_is_refused_alone():
+    survive("/v1/chat/completions", {"messages": CHAT["messages"] + CALLED, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "temperature": 0,
+                                     "max_tokens": 40, "stream": True}, 120)
+
+
 @test(seconds=120)
 def a_completion_without_memory_is_refused_alone():
     survive("/v1/completions", {"prompt": ["One two", "three"], "max_tokens": 4, "temperature": 0, "echo": True, "logprobs": 2}, 80)

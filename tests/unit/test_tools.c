@@ -269,6 +269,24 @@ TEST(tools, are_described_to_a_template_that_knows_none) {
     qn_api_close(a);
 }
 
+TEST(tools, only_allowed_ones_are_called) {
+    struct qn_api *a = thinks();
+    static const char text[] = "</think><tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>";
+    static const char *const choices[] = {"g", "f"};
+    for (int i = 0; i < 2; i++) {
+        char body[1024];
+        snprintf(body, sizeof body,
+                 "{" USER ",\"tools\":[" TOOL("f") "," TOOL("g") "],\"tool_choice\":{\"type\":\"allowed_tools\",\"allowed_tools\":{\"mode\":\"auto\",\"tools\":[{"
+                 "\"type\":\"function\",\"function\":{\"name\":\"%s\"}}]}}}", choices[i]);
+        script_say(text);
+        json_t *j = reply(a, body, 200);
+        EXPECT_EQ(json_array_size(json_object_get(message(j), "tool_calls")), i == 0);
+        EXPECT_STR(text_at(message(j), "content"), i == 0 ? "(none)" : text + strlen("</think>"));
+        json_decref(j);
+    }
+    qn_api_close(a);
+}
+
 TEST(tools, a_tool_format_can_be_chosen) {
     struct qn_api *a = kit_open((struct qn_api_opts){.model_name = "m", .tool_format = "llama3"});
     script_say("{\"name\": \"f\", \"parameters\": {\"city\": \"x\"}}");

@@ -9,7 +9,6 @@
 
 #include "api/error.h"
 #include "api/fields.h"
-#include "engine/breakers.h"
 #include "engine/engine.h"
 
 enum { QN_ON_CHAT = 1, QN_ON_COMPLETIONS = 2, QN_ON_TOKENIZE = 4, QN_ON_DETOKENIZE = 8, QN_ON_TEMPLATE = 16 };

@@ -25,11 +25,20 @@
 
 enum { QN_LOGPROBS_MAX = 20, QN_BIAS_MAX = 300, QN_STOP_IDS_MAX = 64, QN_BAD_MAX = 4096 };
 
-struct qn_breakers;         /* breakers.h */
-
 struct qn_bias {
     uint32_t id;
     float add;              /* -100..100; -100 or less bans */
+};
+
+/* Texts that end a repetition for DRY: what stood before one is another passage. All is borrowed. */
+enum { QN_BREAKERS_MAX = 16, QN_BREAKER_BYTES_MAX = 40 };
+
+struct qn_breakers {
+    int n;
+    const char *text[QN_BREAKERS_MAX];
+    size_t bytes[QN_BREAKERS_MAX]; /* 1..QN_BREAKER_BYTES_MAX */
+    const char *(*piece)(const void *of, uint32_t id, size_t *n); /* the bytes of a token */
+    const void *of;
 };
 
 struct qn_sampling {        /* ranges are checked where it enters (qn_sampling_check) */

@@ -275,9 +275,10 @@ qn_gnode qn_s_node(struct qn_schema *c, qn_conj id) {
 int qn_s_sat(struct qn_schema *c, qn_conj id) {
     if (id == QN_CONJ_NEVER) return 0;
     struct qn_sconj *k = c->conj[id];
-    if (k->n == 0 || k->sat == QN_S_BUSY || QN_S_FAILED(c)) return 1;
-    if (k->sat != QN_S_NEW) return k->sat == QN_S_YES;
-    k->sat = QN_S_BUSY;
+    uint8_t *sat = &k->sat[c->no_formats];
+    if (k->n == 0 || *sat == QN_S_BUSY || QN_S_FAILED(c)) return 1;
+    if (*sat != QN_S_NEW) return *sat == QN_S_YES;
+    *sat = QN_S_BUSY;
     int yes = qn_s_expand(c, k) < 0 || c->nest >= QN_SCHEMA_NEST_MAX;
     c->nest++;
     for (uint32_t i = 0; i < k->n_cases && !yes && qn_s_tick(c) == 0; i++) {
@@ -286,7 +287,7 @@ int qn_s_sat(struct qn_schema *c, qn_conj id) {
               (s->types & QN_T_ARRAY && qn_s_array_sat(c, s));
     }
     c->nest--;
-    k->sat = yes ? QN_S_YES : QN_S_NO;
+    *sat = yes ? QN_S_YES : QN_S_NO;
     return yes;
 }
 

@@ -56,7 +56,7 @@ struct qn_sconj {
     const json_t **v; /* ascending, no doubles, no `true` */
     uint32_t n, n_cases;
     struct qn_scase *cases;
-    uint8_t expanded, sat, made;
+    uint8_t expanded, made, sat[2]; /* sat: with formats, and without */
     qn_gnode node, rule;
 };
 
@@ -88,6 +88,7 @@ struct qn_schema {
     struct qn_sanchor { uint32_t res; const char *name; const json_t *s; int dynamic; } *anchors;
     uint32_t n_anchors, cap_anchors;
     uint32_t names, steps, nest;
+    int no_formats; /* qn_s_sat asks what holds for those to whom a format is an annotation */
     int recursive_anchor, unevaluated; /* somewhere: $recursiveAnchor is true; unevaluatedItems or …Properties */
     qn_gnode ws, chr, colon, any[QN_SCHEMA_DEPTH_MAX + 1];
 };

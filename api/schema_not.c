@@ -285,13 +285,22 @@ static json_t *values(struct qn_schema *c, const json_t *v) {
     return out;
 }
 
+/* 1: no value can satisfy both. A format decides only between formats: to whom it is an annotation, other branches would meet. */
+static int apart(struct qn_schema *c, const json_t *a, const json_t *b) {
+    const json_t *both[2] = {a, b};
+    int was = c->no_formats;
+    c->no_formats = !(qn_s_kw(a, "format") && qn_s_kw(b, "format"));
+    int yes = !qn_s_sat(c, qn_s_conj(c, both, 2));
+    c->no_formats = was;
+    return yes;
+}
+
 static json_t *one_of(struct qn_schema *c, const json_t *v) {
     json_t *out = json_array();
     for (size_t i = 0; i < json_array_size(v) && !QN_S_FAILED(c); i++) {
         json_t *all = json_pack("[O]", json_array_get(v, i));
         for (size_t j = 0; j < json_array_size(v); j++) {
-            const json_t *both[2] = {json_array_get(v, i), json_array_get(v, j)};
-            if (i != j && qn_s_sat(c, qn_s_conj(c, both, 2))) json_array_append_new(all, negated(json_array_get(v, j)));
+            if (i != j && !apart(c, json_array_get(v, i), json_array_get(v, j))) json_array_append_new(all, negated(json_array_get(v, j)));
         }
         json_array_append_new(out, pair("allOf", all));
     }

@@ -102,7 +102,7 @@ static void meet_atom(struct qn_schema *c, struct strings *t, const json_t *s) {
         const json_t *v = qn_s_kw(s, rows[i].kw);
         uint32_t most = 0;
         const char *re = v && rows[i].format ? qn_s_format(json_string_value(v), json_string_length(v), &most) : NULL;
-        if (!v || (rows[i].format && !re)) continue;
+        if (!v || (rows[i].format && (!re || c->no_formats))) continue;
         qn_gnode n = re ? format_of(c, s, rows[i].kw, re) : pattern_of(c, s, rows[i].kw);
         if (most) n = qn_g_and(c->g, n, qn_g_repeat(c->g, c->chr, 0, most));
         meet(c, t, rows[i].negated ? qn_g_not(c->g, n) : n);

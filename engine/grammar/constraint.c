@@ -17,6 +17,16 @@ static int refuse(struct qn_constraint *c, int rc, struct qn_err *err) {
     return qn_fail(err, rc, "the grammar is too large or too deeply nested");
 }
 
+/* Ids come from requests; what runs a constraint writes them into batches. */
+static int check_tokens(const struct qn_constraint *c, struct qn_err *err) {
+    for (qn_gnode i = 0; c->trie && i < c->g->n_nodes; i++) {
+        const struct qn_gnode_s *n = qn_gn(c->g, i);
+        if (n->kind == QN_K_TOKEN && n->a >= c->trie->n_vocab)
+            return qn_fail(err, QN_E_DATA, "there is no token %u: the vocabulary has %u", n->a, c->trie->n_vocab);
+    }
+    return 0;
+}
+
 static int compile(struct qn_constraint *c, qn_gnode root, struct qn_err *err) {
     struct qn_grammar *g = c->g;
     int rc = g->error;
@@ -25,6 +35,7 @@ static int compile(struct qn_constraint *c, qn_gnode root, struct qn_err *err) {
     if (rc == 0) c->start = qn_states_init(&c->states, g);
     if (rc == 0) rc = g->error;
     if (rc < 0) return refuse(c, rc, err);
+    if (check_tokens(c, err) < 0) return QN_E_DATA;
     if (c->start == QN_C_DEAD) return qn_fail(err, QN_E_DATA, "no text matches the grammar");
     c->counts.compile_ns = qn_clock_ns() - g->started_ns;
     g->deadline_ns = 0;

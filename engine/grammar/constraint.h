@@ -24,7 +24,8 @@ int qn_token_trie_open(struct qn_token_trie **out, const struct qn_tokenizer *to
 void qn_token_trie_close(struct qn_token_trie *t);
 
 /* Takes g (also on failure). One reference is the caller's. The trie must outlive it; NULL: no masks, only text (tests,
- * validation). QN_E_LIMIT (too large, or too slow to compile), QN_E_DATA (a rule without a body; nothing matches). */
+ * validation). QN_E_LIMIT (too large, or too slow to compile), QN_E_DATA (a rule without a body; a token that the vocabulary
+ * does not have; nothing matches). */
 int qn_constraint_new(struct qn_constraint **out, struct qn_grammar *g, qn_gnode root, const struct qn_token_trie *trie, struct qn_err *err);
 struct qn_constraint *qn_constraint_ref(struct qn_constraint *c);
 void qn_constraint_unref(struct qn_constraint *c);

@@ -1,5 +1,8 @@
 /* What requests say of their answer's form: every spelling becomes the constraint that it means, contradictions and nonsense are refused by
  * name, a finished answer is checked once more, and compiled forms are shared. Over a scripted engine, which ignores constraints. */
+#include <pthread.h>
+
+#include "api/gen.h"
 #include "engine/base/clock.h"
 #include "tests/lib/api_kit.h"
 #include "tests/run.h"
@@ -130,6 +133,9 @@ static const struct {
     {"\"grammar\":\"start: foo\"", "invalid_value", "grammar", "'foo'"},
     {"\"grammar\":{\"type\":\"xml\",\"value\":\"a\"}", "unsupported_value", "grammar.type", ""},
     {"\"grammar\":{\"type\":\"regex\"}", "missing_required_parameter", "grammar.value", ""},
+    {"\"ebnf\":\"root ::= <[259]> | <[999999999]>\"", "invalid_value", "ebnf", "no token"}, /* the scripted vocabulary has 259 */
+    {"\"ebnf\":\"root ::= <[99999999999]>\"", "invalid_value", "ebnf", "number"},
+    {"\"grammar\":\"start: <[259]>\"", "invalid_value", "grammar", "no token 259"},
     {"\"ebnf\":\"root ::= root\"", "invalid_value", "ebnf", "no text"},
     {"\"structured_outputs\":{\"json\":{\"type\":\"string\",\"whitespace_pattern\":1},\"whitespace_pattern\":\"(\"}", "invalid_value", NULL, ""},
 };
@@ -332,5 +338,42 @@ TEST(form, only_the_content_is_checked) {
             if (found != cases[i].bad) qn_test_fail(__FILE__, __LINE__, "%s: %.600s", members, g.body.p);
             kit_done_with(&g);
         }
+    qn_api_close(a);
+}
+
+/* Bodies are prepared on several threads: the same few forms, asked for at once. */
+static void *ask_often(void *arg) {
+    struct qn_gen gen = {.shape = &qn_shape_completions};
+    for (unsigned i = 0, r = (unsigned)(uintptr_t)gen.shape; i < 300; i++) {
+        char pattern[32];
+        struct qn_constraint *c;
+        struct qn_exchange x = {.api = arg, .gen = &gen};
+        r = r * 1103515245u + 12345u;
+        snprintf(pattern, sizeof pattern, "a{%u}", 1 + (r >> 16) % 90); /* more than the cache keeps */
+        x.params.regex = (struct qn_chars){pattern, strlen(pattern)};
+        if (qn_constrain(&x, &c) < 0 || !c) return "refused";
+        char text[100] = {0};
+        memset(text, 'a', 1 + (r >> 16) % 90);
+        if (!takes(c, text)) return "another one's constraint";
+        qn_constraint_unref(c);
+    }
+    return NULL;
+}
+
+TEST(form, threads_share_the_cache) {
+    struct qn_api *a = kit_open((struct qn_api_opts){0});
+    struct qn_err err = {0};
+    struct qn_constraints_counts n;
+    pthread_t t[4];
+    ASSERT(qn_engine_trie(&script_engine, &err) != NULL); /* the script's own is not made for threads */
+    for (int i = 0; i < 4; i++) ASSERT_EQ(pthread_create(&t[i], NULL, ask_often, a), 0);
+    for (int i = 0; i < 4; i++) {
+        void *said;
+        pthread_join(t[i], &said);
+        if (said) qn_test_fail(__FILE__, __LINE__, "%s", (const char *)said);
+    }
+    qn_constraints_counts(a->constraints, &n);
+    EXPECT_EQ(n.compiled + n.found, 1200);
+    EXPECT_EQ(n.kept, 64);
     qn_api_close(a);
 }

@@ -29,6 +29,8 @@ int qn_call_format_known(const char *name);
 void qn_call_formats_list(struct qn_buf *out); /* "harmony, kimi-k2, …" */
 /* 1: a prompt that ends like this has opened the thinking. */
 int qn_call_opens_thinking(const struct qn_call_marks *m, const char *text, size_t n);
+/* Where the answer begins in a text that has thoughts before it: behind their closing mark; 0: there is none. */
+size_t qn_call_thought_end(const struct qn_call_marks *m, const char *text, size_t n);
 /* 1: answers stand in a frame of marks that is no part of them, so that every answer must be parsed. */
 int qn_call_frames(const struct qn_call_marks *m);
 /* Ids of the control tokens that are marks: they must yield text to be seen. Returns how many, at most max. */

@@ -223,6 +223,11 @@ int qn_call_opens_thinking(const struct qn_call_marks *m, const char *text, size
     return n >= k && !memcmp(text + n - k, m->think->open, k);
 }
 
+size_t qn_call_thought_end(const struct qn_call_marks *m, const char *text, size_t n) {
+    const char *at = m->think && n ? memmem(text, n, m->think->close, strlen(m->think->close)) : NULL;
+    return at ? (size_t)(at - text) + strlen(m->think->close) : 0;
+}
+
 int qn_call_generic(const struct qn_call_marks *m) {
     return !strcmp(m->calls->name, "generic");
 }

@@ -271,6 +271,11 @@ int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c) {
     char why[128];
     if (x->form.form == QN_FORM_FREE || c->text.failed || !is_complete(&x->params, c)) return 0;
     if (c->answer && qn_answer_content(c->answer, &text, &n) < 0) return 0; /* said elsewhere: no memory */
+    if (x->thought.on && !x->thought.apart) { /* thoughts stand before it */
+        size_t skip = qn_call_thought_end(&x->api->marks, text, n);
+        text += skip;
+        n -= skip;
+    }
     if (qn_answer_form_check(&x->form, text, n, why, sizeof why)) return 0;
     x->api->metrics.invalid_outputs++;
     qn_refuse(&x->refusal, 500, "invalid_structured_output", x->form.path, "The answer is not of the form that '%s' asks for: %s.", x->form.path, why);

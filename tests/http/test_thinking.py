@@ -40,6 +40,8 @@ def budgets_switches_and_calls_behind_thoughts():
             c, _ = ask(d, thinking_token_budget=4, tools=[STOP], tool_choice="required", parallel_tool_calls=False)
             assert c["finish_reason"] == "tool_calls", c
             assert json.loads(c["message"]["tool_calls"][0]["function"]["arguments"])["why"] in ("a", "b") and c["message"]["reasoning"], c
+            c, _ = ask(d, thinking_token_budget=4, reasoning_format="none", response_format={"type": "json_object"}, max_tokens=200)
+            assert "</think>" in c["message"]["content"] and "reasoning" not in c["message"], c
             c, _ = ask(d, thinking_token_budget=4, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": {
                 "n": {"type": "integer", "maximum": 9, "minimum": 0}}, "required": ["n"], "additionalProperties": False}}})
             assert json.loads(c["message"]["content"]).keys() == {"n"} and c["message"]["reasoning"], c

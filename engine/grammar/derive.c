@@ -64,7 +64,8 @@ uint32_t qn_g_first(struct qn_grammar *g, qn_gnode i, int what) {
     struct qn_gnode_s *x = qn_gn(g, i);
     if (x->first[what] || g->error) return x->first[what];
     uint32_t at = g->pile.n;
-    if (what == QN_FIRST_SETS || x->flags & (what == QN_FIRST_TOKENS ? QN_F_TOKEN : QN_F_IMPURE)) push_first(g, i, what);
+    int may = what == QN_FIRST_SETS || x->flags & (what == QN_FIRST_TOKENS ? QN_F_TOKEN : QN_F_IMPURE);
+    if (may && !(x->flags & QN_F_DEAD)) push_first(g, i, what); /* what leads nowhere is not a beginning */
     uint32_t list = g->error ? 0 : qn_g_list(g, g->pile.v + at, g->pile.n - at);
     g->pile.n = at;
     return x->first[what] = list;

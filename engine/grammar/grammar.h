@@ -61,7 +61,7 @@ qn_gnode qn_g_token(struct qn_grammar *g, uint32_t id);
 
 /* 1 when the empty string is in it; bytes only. */
 int qn_g_nullable(const struct qn_grammar *g, qn_gnode a);
-/* 1 when no string at all is in it (decided by search for and/not, within the time limit; -1: not decided). Bytes only. */
+/* 1 when no string at all is in it. 0: some is, or the search (with and/not it is one) gave up. -1: it holds rules or tokens. */
 int qn_g_is_empty(struct qn_grammar *g, qn_gnode a);
 
 /* Front ends for text. Each returns a node, or QN_G_NONE with err filled: QN_E_DATA (syntax: what and where),

@@ -108,7 +108,7 @@ int qn_g_live(struct qn_grammar *g, qn_gnode x) {
 
 int qn_g_is_empty(struct qn_grammar *g, qn_gnode a) {
     if (g->error || qn_gn(g, a)->flags & QN_F_IMPURE) return -1;
-    return verdict(g, a) ? verdict(g, a) == QN_F_DEAD : g->live_fuel == 0 ? -1 : !qn_g_live(g, a);
+    return !qn_g_live(g, a);
 }
 
 /* --- rules --- */

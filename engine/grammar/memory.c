@@ -78,7 +78,7 @@ int qn_g_room(struct qn_grammar *g, void *p, uint32_t *cap, uint32_t need, size_
     memcpy(p, &v, sizeof v);
     g->used += (size_t)(want - *cap) * size;
     *cap = want;
-    return 0;
+    return 0; /* cppcheck-suppress memleak ; it lies where p points */
 }
 
 int qn_g_push(struct qn_grammar *g, struct qn_gpile *p, uint32_t v) {

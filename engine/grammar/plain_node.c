@@ -58,10 +58,16 @@ static enum qn_gplain of_members(struct qn_grammar *g, qn_gnode i) {
     return x->kind == QN_K_ALT && ascii && !(x->flags & QN_F_IMPURE) ? try_all(g, i) : QN_PLAIN_DIFFER;
 }
 
+/* Of what something follows after. Unless it matches whole characters only, it may be over in the middle of one. */
+static enum qn_gplain of_head(struct qn_grammar *g, qn_gnode i) {
+    enum qn_gplain p = qn_g_plain(g, i);
+    return p == QN_PLAIN_SAME && !(qn_gn(g, i)->flags & QN_F_TEXT) ? QN_PLAIN_DIFFER : p;
+}
+
 static enum qn_gplain of_cat(struct qn_grammar *g, const struct qn_gnode_s *x) {
     enum qn_gplain a = QN_PLAIN_NONE, b;
     for (;; x = qn_gn(g, x->b)) {
-        b = qn_g_plain(g, x->a);
+        b = of_head(g, x->a);
         if (a == QN_PLAIN_NONE || b == QN_PLAIN_DIFFER) a = b;
         if (a == QN_PLAIN_DIFFER || !qn_gn_nullable(g, x->a)) return a;
         if (qn_gn(g, x->b)->kind != QN_K_CAT) break;
@@ -80,7 +86,7 @@ enum qn_gplain qn_g_plain(struct qn_grammar *g, qn_gnode i) {
     case QN_K_ALT:
     case QN_K_AND: p = of_members(g, i); break;
     case QN_K_NOT: p = qn_g_plain(g, x->a) == QN_PLAIN_DIFFER ? QN_PLAIN_DIFFER : QN_PLAIN_SAME; break;
-    case QN_K_REPEAT: p = qn_g_plain(g, x->a); break;
+    case QN_K_REPEAT: p = of_head(g, x->a); break;
     default: p = QN_PLAIN_NONE; break;
     }
     if (!g->error) x->plain = (uint8_t)p;

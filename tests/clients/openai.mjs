@@ -83,6 +83,20 @@ const tests = {
       for (const t of c.logprobs.content) assert.ok(t.top_logprobs.length === 2 && t.logprob <= 0 && Array.isArray(t.bytes));
     }
   },
+  async tools_are_run_by_the_helper() {
+    const asked = [];
+    const tool = { type: "function", function: { name: "get_weather", description: "Weather of a city.", parse: JSON.parse, strict: true,
+      function: (args) => (asked.push(args), "sunny"),
+      parameters: { type: "object", properties: { city: { type: "string", enum: ["Paris", "Rome"] } }, required: ["city"], additionalProperties: false } } };
+    for (const stream of [false, true]) {
+      const runner = client.chat.completions.runTools({ ...base, stream, tools: [tool], max_tokens: 60, tool_choice: { type: "function", function: { name: "get_weather" } } });
+      assert.equal((await runner.finalFunctionToolCall()).name, "get_weather");
+      assert.equal(await runner.finalFunctionToolCallResult(), "sunny");
+      assert.equal(runner.messages.at(-1).role, "tool");
+    }
+    assert.equal(asked.length, 2);
+    for (const a of asked) assert.ok(["Paris", "Rome"].includes(a.city), JSON.stringify(a));
+  },
   async errors_have_their_classes() {
     const create = (more) => () => client.chat.completions.create({ ...base, ...more });
     await refused(OpenAI.BadRequestError, 400, "temperature", create({ temperature: 9 }));

@@ -285,22 +285,30 @@ static json_t *values(struct qn_schema *c, const json_t *v) {
     return out;
 }
 
-/* 1: no value can satisfy both. A format decides only between formats: to whom it is an annotation, other branches would meet. */
-static int apart(struct qn_schema *c, const json_t *a, const json_t *b) {
+static int meet(struct qn_schema *c, const json_t *a, const json_t *b, int no_formats) {
     const json_t *both[2] = {a, b};
     int was = c->no_formats;
-    c->no_formats = !(qn_s_kw(a, "format") && qn_s_kw(b, "format"));
-    int yes = !qn_s_sat(c, qn_s_conj(c, both, 2));
+    c->no_formats = no_formats;
+    int yes = qn_s_sat(c, qn_s_conj(c, both, 2));
     c->no_formats = was;
     return yes;
 }
 
-static json_t *one_of(struct qn_schema *c, const json_t *v) {
+/* 1: no value can satisfy both, not even for those to whom a format is an annotation. */
+static int apart(struct qn_schema *c, const json_t *s, const json_t *a, const json_t *b) {
+    if (!meet(c, a, b, 1)) return 1;
+    if (qn_s_kw(a, "format") && qn_s_kw(b, "format") && !meet(c, a, b, 0))
+        qn_s_refuse(c, s, "oneOf", "unsupported_value", "formats alone tell its branches apart, and to many a format is an annotation: say anyOf");
+    return 0;
+}
+
+static json_t *one_of(struct qn_schema *c, const json_t *s) {
+    const json_t *v = qn_s_kw(s, "oneOf");
     json_t *out = json_array();
     for (size_t i = 0; i < json_array_size(v) && !QN_S_FAILED(c); i++) {
         json_t *all = json_pack("[O]", json_array_get(v, i));
         for (size_t j = 0; j < json_array_size(v); j++) {
-            if (i != j && !apart(c, json_array_get(v, i), json_array_get(v, j))) json_array_append_new(all, negated(json_array_get(v, j)));
+            if (i != j && !apart(c, s, json_array_get(v, i), json_array_get(v, j))) json_array_append_new(all, negated(json_array_get(v, j)));
         }
         json_array_append_new(out, pair("allOf", all));
     }
@@ -345,7 +353,7 @@ const json_t *qn_s_choice(struct qn_schema *c, const json_t *s, const char *kw) 
     const json_t *v = qn_s_kw(s, kw);
     uint32_t what = QN_MAP_CHOICE + (uint32_t)kw[0] * 32 + (uint32_t)strlen(kw); /* no two of the keywords below agree in these */
     if (qn_s_recall(c, s, what, &known)) return (const json_t *)known;
-    json_t *out = strcmp(kw, "oneOf") == 0 ? one_of(c, v)
+    json_t *out = strcmp(kw, "oneOf") == 0 ? one_of(c, s)
                 : strcmp(kw, "anyOf") == 0 ? any_of(c, v)
                 : strcmp(kw, "if") == 0    ? if_then_else(s)
                 : strcmp(kw, "enum") == 0  ? values(c, v)

@@ -56,6 +56,7 @@ TEST(schema, a_refusal_names_the_path_and_the_keyword) {
         {"{\"disallow\":\"string\"}", "s.disallow"},
         {"{\"not\":{\"uniqueItems\":true,\"type\":\"array\"}}", "s.not.uniqueItems"},
         {"{\"multipleOf\":0}", "s.multipleOf"},
+        {"{\"oneOf\":[{\"type\":\"string\",\"format\":\"ipv4\"},{\"type\":\"string\",\"format\":\"ipv6\"}]}", "s.oneOf"},
         {"{\"\\u0001notEnum\":[1]}", "s"},
         {"{\"type\":\"object\",\"minProperties\":2}", "s.minProperties"},
         {"{\"allOf\":[{\"type\":\"string\"},{\"type\":\"null\"}]}", "s"},

@@ -20,6 +20,12 @@ static void check_error(const json_t *e) {
     assert(json_string_length(json_object_get(e, "message")) < QN_MESSAGE_MAX);
 }
 
+/* The script does not heed constraints, so where a form was asked for its answer is found out in the end. */
+static void check_form_error(const json_t *e) {
+    check_error(e);
+    assert(!strcmp(json_string_value(json_object_get(e, "code")), "invalid_structured_output") && script.job.constraint);
+}
+
 static void check_stream(const struct got *g) {
     const char *at = g->body.p, *line;
     int finishes = 0, done = 0;
@@ -33,6 +39,12 @@ static void check_stream(const struct got *g) {
         json_t *v = json_loads(line, JSON_ALLOW_NUL, NULL), *c;
         size_t i;
         assert(v);
+        if (json_object_get(v, "error")) {
+            check_form_error(json_object_get(v, "error"));
+            assert(!*at && g->end == QN_READ_ABORT);
+            json_decref(v);
+            return;
+        }
         json_array_foreach(json_object_get(v, "choices"), i, c) finishes += json_is_string(json_object_get(c, "finish_reason"));
         json_decref(v);
     }
@@ -88,6 +100,14 @@ static const char *const pool[] = {
     "[{\"role\":\"user\",\"content\":\"x\"}]",
     "[{\"role\":\"assistant\",\"content\":null}]",
     "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]",
+    "{\"type\":\"json_object\"}",
+    "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{\"properties\":{\"a\":{\"type\":\"integer\"}}}}}",
+    "{\"type\":\"string\"}",
+    "{\"type\":\"regex\",\"value\":\"[^x]*\"}",
+    "{\"regex\":\"[^x]*\"}",
+    "{\"choice\":[\"a\"]}",
+    "\"root ::= [^x]*\"",
+    "\"start: /[^x]*/\"",
     "1023",
     "1024",
 };
@@ -137,14 +157,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     }
     kit_run(&g, a, &q);
     assert(g.replies == 1 && script.open == 0);
-    assert(g.status == 200 || g.status == 400 || g.status == 404);
+    assert(g.status == 200 || g.status == 400 || g.status == 404 || g.status == 500);
     if (g.streamed) {
         assert(g.status == 200);
         check_stream(&g);
     } else {
         json_t *v = json_loadb(g.body.p, g.body.n, JSON_ALLOW_NUL, NULL);
         assert(v && json_is_object(v));
-        if (g.status != 200)
+        if (g.status == 500)
+            check_form_error(json_object_get(v, "error"));
+        else if (g.status != 200)
             check_error(json_object_get(v, "error"));
         else
             assert(!json_object_get(v, "error"));

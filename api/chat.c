@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/beam.h"
 #include "api/gen.h"
 #include "api/json_out.h"
 #include "api/select.h"
@@ -80,5 +81,5 @@ int qn_chat_prepare(struct qn_exchange *x) {
     if (rc == 0) rc = qn_select_check(x);
     for (int i = 0; rc == 0 && i < x->gen->n_choices; i++)
         if ((rc = qn_answer_open(&x->gen->choices[i].answer, x)) < 0) qn_refuse_code(&x->refusal, rc, NULL);
-    return rc;
+    return rc < 0 ? rc : qn_beam_check(x);
 }

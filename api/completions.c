@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/beam.h"
 #include "api/gen.h"
 #include "api/json_out.h"
 #include "api/select.h"
@@ -103,5 +104,6 @@ int qn_completions_prepare(struct qn_exchange *x) {
     if (rc == 0) rc = read_prompts(x, kind);
     if (rc == 0) rc = qn_gen_fit(x);
     if (rc == 0) rc = qn_constrain(x, &x->gen->constraint);
-    return rc < 0 ? rc : qn_select_check(x);
+    if (rc == 0) rc = qn_select_check(x);
+    return rc < 0 ? rc : qn_beam_check(x);
 }

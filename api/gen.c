@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/beam.h"
 #include "api/extras.h"
 #include "api/json_out.h"
 #include "api/select.h"
@@ -88,7 +89,8 @@ int qn_gen_fit(struct qn_exchange *x) {
 
 void qn_gen_stop(struct qn_exchange *x) {
     struct qn_gen *g = x->gen;
-    int ran = 0;
+    int ran = g->beam != NULL;
+    qn_beam_stop(x);
     for (int i = 0; i < g->n_parts; i++) {
         struct qn_part *p = &g->parts[i];
         ran |= p->st != NULL;
@@ -103,6 +105,7 @@ void qn_gen_free(struct qn_exchange *x) {
     struct qn_gen *g = x->gen;
     if (!g) return;
     if (g->parts) qn_gen_stop(x);
+    qn_beam_free(x);
     if (g->id[0]) x->api->metrics.open_streams--;
     for (int i = 0; g->parts && i < g->n_parts; i++) {
         free(g->parts[i].ids.v);
@@ -137,7 +140,7 @@ static int64_t retry_ms(const struct qn_api *a) {
     return ms < RETRY_MS_MIN ? RETRY_MS_MIN : ms > RETRY_MS_MAX ? RETRY_MS_MAX : (int64_t)ms;
 }
 
-static void refuse_with(struct qn_exchange *x, int code, const struct qn_err *err) {
+void qn_gen_refuse(struct qn_exchange *x, int code, const struct qn_err *err) {
     qn_refuse_code(&x->refusal, code, err);
     if (x->refusal.status == 503 && !x->refusal.retry_ms) x->refusal.retry_ms = retry_ms(x->api);
     qn_gen_stop(x);
@@ -301,7 +304,7 @@ static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
     if (c->ids.failed || p->prompt_list.failed || c->text.failed || qn_lp_failed(&c->lp) || qn_lp_failed(&p->prompt_lp)) out->failed = QN_E_NOMEM;
 }
 
-static void send_whole(struct qn_exchange *x) {
+void qn_gen_whole(struct qn_exchange *x) {
     struct qn_gen *g = x->gen;
     struct qn_buf *out = &x->out;
     qn_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, g->shape->object,
@@ -374,12 +377,12 @@ static void gather_all(struct qn_part *p) {
     struct qn_event ev;
     while (qn_gen_next(p, &ev)) {
         if (ev.kind == QN_EV_FAILED) {
-            refuse_with(x, ev.code, NULL);
+            qn_gen_refuse(x, ev.code, NULL);
             return;
         }
         gather(p, &ev);
         if (x->refusal.status) {
-            refuse_with(x, QN_E_INTERNAL, NULL);
+            qn_gen_refuse(x, QN_E_INTERNAL, NULL);
             return;
         }
     }
@@ -387,7 +390,7 @@ static void gather_all(struct qn_part *p) {
     if (!qn_select_over(x)) return;
     if (x->gen->n_finished < x->gen->n_choices) x->facts.finish = "stop"; /* the others need not */
     qn_gen_stop(x);
-    send_whole(x);
+    qn_gen_whole(x);
 }
 
 /* --- news from the engine ----------------------------------------------------------------------------------------- */
@@ -398,7 +401,7 @@ static void begin_stream(struct qn_part *p) {
     struct qn_event ev;
     if (!qn_gen_next(p, &ev)) return;
     if (ev.kind == QN_EV_FAILED) {
-        refuse_with(x, ev.code, NULL);
+        qn_gen_refuse(x, ev.code, NULL);
         return;
     }
     if (ev.kind != QN_EV_STARTED) { /* keep it for the reader */
@@ -424,7 +427,7 @@ static void on_news(void *user, struct qn_stream *st) {
 
 /* --- submitting --------------------------------------------------------------------------------------------------- */
 
-static int submit(struct qn_exchange *x, struct qn_part *p, struct qn_err *err) {
+void qn_gen_job(struct qn_exchange *x, struct qn_part *p, struct qn_job *out) {
     static const uint64_t salt_key[2] = {0x71756572, 0x73616c74};
     const struct qn_params *q = &x->params;
     struct qn_gen *g = x->gen;
@@ -440,6 +443,12 @@ static int submit(struct qn_exchange *x, struct qn_part *p, struct qn_err *err) 
     job.speculate = job.n_branches == 1;
     job.prediction = g->prediction.v;
     job.n_prediction = g->prediction.n;
+    *out = job;
+}
+
+static int submit(struct qn_exchange *x, struct qn_part *p, struct qn_err *err) {
+    struct qn_job job;
+    qn_gen_job(x, p, &job);
     p->submit_ns = qn_clock_ns();
     return qn_engine_submit(x->api->opts.engine, &job, &p->st, err);
 }
@@ -466,11 +475,11 @@ void qn_gen_start(struct qn_exchange *x) {
         if (g->choices[i].answer) qn_answer_begin(g->choices[i].answer, qn_api_draw(x->api, CALL_LANE + (uint64_t)i));
     int rc = x->params.stream ? qn_gen_chunks_open(x) : 0;
     for (int i = 0; rc == 0 && i < g->n_parts; i++) {
-        rc = submit(x, &g->parts[i], &err);
+        rc = x->params.use_beam_search ? qn_beam_start(x, &err) : submit(x, &g->parts[i], &err);
         x->facts.prompt_tokens += (int)g->parts[i].ids.n;
     }
     if (rc < 0) {
-        refuse_with(x, rc, &err);
+        qn_gen_refuse(x, rc, &err);
         return;
     }
     m->requests++;

@@ -55,6 +55,7 @@ struct qn_gen {
     const struct qn_shape *shape;
     struct qn_part *parts;
     struct qn_choice *choices;
+    struct qn_beam *beam; /* use_beam_search: beam.h; parts have no streams then */
     int n_parts, n, n_choices, n_finished, next_part; /* n: branches of a part; choices are all branches */
     int n_shown, *shown; /* of each part; which choices, [n_parts * n_shown]; select.h */
     struct qn_ids prediction;
@@ -80,6 +81,10 @@ void qn_gen_stop(struct qn_exchange *x); /* closes every stream */
 void qn_gen_free(struct qn_exchange *x);
 long qn_gen_read(struct qn_exchange *x, char *to, size_t max);
 
+/* Between gen.c and beam.c. */
+void qn_gen_job(struct qn_exchange *x, struct qn_part *p, struct qn_job *out);
+void qn_gen_whole(struct qn_exchange *x); /* all choices are finished: the answer */
+void qn_gen_refuse(struct qn_exchange *x, int code, const struct qn_err *err);
 /* Between gen.c and chunks.c. */
 int qn_gen_next(struct qn_part *p, struct qn_event *ev); /* qn_stream_next, with the figures noted */
 void qn_gen_finished(struct qn_part *p, const struct qn_event *ev);

@@ -12,7 +12,7 @@ enum { METADATA_KEYS_MAX = 16, METADATA_KEY_MAX = 64, METADATA_VALUE_MAX = 512 }
 
 static void defaults(struct qn_params *p) {
     memset(p, 0, sizeof *p);
-    p->temperature = p->top_p = p->repetition_penalty = p->typical_p = p->dynatemp_exponent = 1;
+    p->temperature = p->top_p = p->repetition_penalty = p->typical_p = p->dynatemp_exponent = p->length_penalty = 1;
     p->xtc_threshold = p->mirostat_eta = 0.1;
     p->mirostat_tau = 5;
     p->dry_base = 1.75;

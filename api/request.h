@@ -19,13 +19,16 @@ struct qn_structured {  /* vLLM's structured_outputs */
     struct qn_chars regex, grammar, whitespace_pattern;
     int json_object, disable_any_whitespace, disable_additional_properties;
 };
+enum qn_stop_beams { QN_BEAMS_LATE, QN_BEAMS_EARLY, QN_BEAMS_NEVER }; /* early_stopping: false, true, "never" */
 enum qn_select { QN_SELECT_NONE, QN_SELECT_MAJORITY, QN_SELECT_LOGPROB, QN_SELECT_SCHEMA };
 enum qn_answer_kind { QN_ANSWER_AUTO, QN_ANSWER_NUMBER, QN_ANSWER_JSON, QN_ANSWER_TEXT };
 
 struct qn_params {
     struct qn_chars truncation_side, select, answer;
     int64_t prompt_logprobs, truncate_prompt_tokens, samples, min_pattern_size, max_pattern_size, min_count;
-    int keep_stop, return_token_ids, tokens_as_ids;
+    int keep_stop, return_token_ids, tokens_as_ids, use_beam_search;
+    double length_penalty;
+    const json_t *early_stopping;
     const json_t *stop_regex_value, *repetition_value;
     struct qn_chars model, user, cache_salt, reasoning_effort;
     double temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
@@ -68,6 +71,7 @@ struct qn_params {
     const json_t *stop_regex_text[QN_STOP_REGEX_MAX];
     int n_stop_regex, cut_right;
     enum qn_select select_by;
+    enum qn_stop_beams stop_beams;
     enum qn_answer_kind answer_kind;
 };
 

@@ -120,12 +120,22 @@ static int check_samples(struct qn_params *p, const struct qn_bounds *b, struct 
     return 0;
 }
 
+static int check_beams(struct qn_params *p, struct qn_refusal *r) {
+    const json_t *v = p->early_stopping;
+    if (v && json_is_true(v)) p->stop_beams = QN_BEAMS_EARLY;
+    else if (v && json_is_string(v) && !strcmp(json_string_value(v), "never")) p->stop_beams = QN_BEAMS_NEVER;
+    else if (v && !json_is_false(v)) return qn_refuse_type(r, "early_stopping", "a boolean or \"never\"", v);
+    if (p->use_beam_search || (p->length_penalty == 1 && p->stop_beams == QN_BEAMS_LATE)) return 0;
+    return qn_refuse(r, 400, "invalid_value", p->length_penalty != 1 ? "length_penalty" : "early_stopping", "'length_penalty' and 'early_stopping' need 'use_beam_search'.");
+}
+
 int qn_params_read_answer(struct qn_params *p, unsigned on, const struct qn_bounds *b, struct qn_buf *ignored, struct qn_refusal *r) {
     int rc = read_regex(p, r);
     if (rc == 0) rc = read_repetition(p, on, ignored, r);
     if (rc == 0) rc = check_side(p, r);
     if (rc == 0) rc = check_best_of(p, b, r);
     if (rc == 0) rc = check_samples(p, b, r);
+    if (rc == 0) rc = check_beams(p, r);
     if (rc == 0 && p->truncate_prompt_tokens != QN_ABSENT && p->truncate_prompt_tokens > b->n_ctx)
         rc = qn_refuse(r, 400, "integer_above_max_value", "truncate_prompt_tokens", "Invalid 'truncate_prompt_tokens': expected at most the context's length, %d.", b->n_ctx);
     if (rc == 0 && p->prompt_logprobs != QN_ABSENT && p->stream)

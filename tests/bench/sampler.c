@@ -45,7 +45,7 @@ static void run(uint32_t n, float peak, const char *shape) {
     if (!rows || qn_sampler_open(&s, n) < 0) abort();
     for (size_t i = 0; i < (size_t)n * ROWS; i++) rows[i] = 2.5f * bell(&seed) + (i % 2503 == 0 ? peak : 0);
     for (int i = 0; i < HISTORY; i++) history[i] = (int32_t)((unsigned)rand_r(&seed) % n);
-    struct qn_history h = {history, HISTORY / 2, HISTORY};
+    struct qn_history h = {.tokens = history, .n_prompt = HISTORY / 2, .n = HISTORY};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         double us[ROUNDS];
         for (int r = 0; r < ROUNDS; r++) {

@@ -67,11 +67,16 @@ static void *no_memory(struct qn_schema *c) {
     return NULL;
 }
 
+void *qn_s_alloc(struct qn_schema *c, size_t n) {
+    void *p = qn_arena_alloc(&c->mem, n);
+    return p ? p : no_memory(c);
+}
+
 void *qn_s_grow(struct qn_schema *c, void *v, uint32_t n, uint32_t *cap, size_t size) {
     if (n < *cap) return v;
     uint32_t more = *cap ? *cap * 2 : 8;
-    void *p = qn_arena_alloc(&c->mem, more * size);
-    if (!p) return no_memory(c);
+    void *p = qn_s_alloc(c, more * size);
+    if (!p) return NULL;
     if (n) memcpy(p, v, n * size);
     *cap = more;
     return p;
@@ -100,7 +105,7 @@ int qn_s_remember(struct qn_schema *c, const void *k, uint32_t what, uintptr_t v
     if (c->map.n * 2 >= c->map.cap) {
         struct qn_smap old = c->map;
         c->map.cap = old.cap ? old.cap * 2 : 256;
-        c->map.slot = qn_arena_alloc(&c->mem, c->map.cap * sizeof *c->map.slot);
+        c->map.slot = qn_s_alloc(c, c->map.cap * sizeof *c->map.slot);
         if (!c->map.slot) {
             c->map = old;
             no_memory(c);
@@ -133,7 +138,7 @@ static uint32_t conj_hash(const json_t **v, size_t n) {
 static int conj_room(struct qn_schema *c) {
     if (c->n_conj * 2 < c->conj_mask) return 0;
     uint32_t size = c->conj_mask ? (c->conj_mask + 1) * 2 : 256;
-    uint32_t *t = qn_arena_alloc(&c->mem, size * sizeof *t);
+    uint32_t *t = qn_s_alloc(c, size * sizeof *t);
     if (!t) return no_memory(c), QN_E_RANGE;
     for (uint32_t i = 0; i < c->n_conj; i++) {
         uint32_t at = conj_hash(c->conj[i]->v, c->conj[i]->n);
@@ -146,7 +151,7 @@ static int conj_room(struct qn_schema *c) {
 }
 
 static qn_conj conj_add(struct qn_schema *c, const json_t **v, uint32_t n) {
-    struct qn_sconj *k = qn_arena_alloc(&c->mem, sizeof *k + n * sizeof *v);
+    struct qn_sconj *k = qn_s_alloc(c, sizeof *k + n * sizeof *v);
     struct qn_sconj **room = qn_s_grow(c, c->conj, c->n_conj, &c->cap_conj, sizeof *c->conj);
     if (!k || !room) return no_memory(c), QN_CONJ_NEVER;
     k->v = (const json_t **)(k + 1);
@@ -240,7 +245,7 @@ static qn_gnode make(struct qn_schema *c, struct qn_sconj *k, unsigned *rules) {
     *rules = 0;
     if (k->n == 0) return qn_s_any(c, QN_SCHEMA_ANY_DEPTH);
     if (qn_s_expand(c, k) < 0) return QN_G_NONE;
-    qn_gnode *v = qn_arena_alloc(&c->mem, (k->n_cases + 1) * sizeof *v);
+    qn_gnode *v = qn_s_alloc(c, (k->n_cases + 1) * sizeof *v);
     if (!v) return no_memory(c), QN_G_NONE;
     for (uint32_t i = 0; i < k->n_cases && qn_s_tick(c) == 0; i++) {
         v[i] = case_node(c, &k->cases[i]);
@@ -287,6 +292,7 @@ int qn_s_sat(struct qn_schema *c, qn_conj id) {
               (s->types & QN_T_ARRAY && qn_s_array_sat(c, s));
     }
     c->nest--;
+    yes |= QN_S_FAILED(c);
     *sat = yes ? QN_S_YES : QN_S_NO;
     return yes;
 }

@@ -48,7 +48,7 @@ static int evaluated(const struct arr *a, uint32_t top, uint32_t place) {
 
 /* The conjunction at a place, with `more` (may be NULL) added. */
 static qn_conj place(const struct arr *a, uint32_t at, const json_t *more) {
-    const json_t **v = qn_arena_alloc(&a->c->mem, (a->k->n * 2 + 1) * sizeof *v), *list;
+    const json_t **v = qn_s_alloc(a->c, (a->k->n * 2 + 1) * sizeof *v), *list;
     size_t n = 0;
     if (!v) return QN_CONJ_NEVER;
     for (uint32_t i = 0; i < a->k->n; i++) {
@@ -220,8 +220,8 @@ static qn_gnode items(struct arr *a) {
         return QN_G_NONE;
     }
     a->states = (uint32_t)most + 2;
-    a->made = qn_arena_alloc(&a->c->mem, (size_t)size * sizeof *a->made);
-    a->known = qn_arena_alloc(&a->c->mem, (size_t)size);
+    a->made = qn_s_alloc(a->c, (size_t)size * sizeof *a->made);
+    a->known = qn_s_alloc(a->c, (size_t)size);
     if (!a->made || !a->known) return QN_G_NONE;
     return list ? unique_rest(a, list, 0, 0) : chain(a, 0, 0);
 }

@@ -108,7 +108,9 @@ qn_gnode qn_s_token(struct qn_schema *c, const char *text); /* and what may stan
 qn_gnode qn_s_any(struct qn_schema *c, int depth);
 /* NONE in place of an expression with and/not that matches nothing. */
 qn_gnode qn_s_settle(struct qn_schema *c, qn_gnode n);
-/* Room in an array of the arena. NULL: failed. */
+/* Memory of the compile, zeroed. NULL: failed, and c->failed says so. */
+void *qn_s_alloc(struct qn_schema *c, size_t n);
+/* Room in an array of that memory; likewise. */
 void *qn_s_grow(struct qn_schema *c, void *v, uint32_t n, uint32_t *cap, size_t size);
 int qn_s_recall(const struct qn_schema *c, const void *k, uint32_t what, uintptr_t *v);
 int qn_s_remember(struct qn_schema *c, const void *k, uint32_t what, uintptr_t v);

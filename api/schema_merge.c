@@ -186,7 +186,7 @@ static int keep(struct work *w, unsigned types) {
     struct qn_schema *c = w->c;
     if (w->n_out >= QN_SCHEMA_CASES_MAX)
         return qn_s_refuse(c, w->n ? w->atom[0].s : NULL, NULL, "invalid_value", "more than %d combinations of alternatives", QN_SCHEMA_CASES_MAX);
-    struct qn_satom *v = qn_arena_alloc(&c->mem, (w->n + 1) * sizeof *v);
+    struct qn_satom *v = qn_s_alloc(c, (w->n + 1) * sizeof *v);
     w->out = qn_s_grow(c, w->out, w->n_out, &w->cap_out, sizeof *w->out);
     if (!v || !w->out) return qn_s_refuse(c, NULL, NULL, "invalid_value", "too large");
     if (w->n) memcpy(v, w->atom, w->n * sizeof *v);

@@ -16,6 +16,13 @@ enum { SETS_OF = 5 /* branches of an anyOf whose sets are tried */ };
 static json_t *share(const json_t *j) { return json_incref((json_t *)(uintptr_t)j); }
 static json_t *pair(const char *k, json_t *v) { return json_pack("{s:o}", k, v); }
 static json_t *negated(const json_t *s) { return pair("not", share(s)); }
+
+/* What is lost for want of memory would loosen a constraint: the compile fails then. */
+static void no_memory(struct qn_schema *c) { qn_s_own(c, NULL); }
+static void put(struct qn_schema *c, json_t *list, json_t *j) {
+    if (json_array_append_new(list, j) < 0) no_memory(c);
+}
+
 /* {type, kw: v} */
 static json_t *typed(const char *type, const char *kw, json_t *v) { return json_pack("{s:s, s:o}", "type", type, kw, v); }
 
@@ -26,14 +33,14 @@ static json_t *having(const char *name, json_t *v) {
 static json_t *lacking(const char *name) { return typed("object", "properties", pair(name, json_false())); }
 
 /* An object or array as a schema that only it satisfies. */
-static json_t *by_parts(const json_t *v) {
+static json_t *by_parts(struct qn_schema *c, const json_t *v) {
     const char *key;
     json_t *x, *kids = json_is_object(v) ? json_object() : json_array(), *names = json_array();
     json_object_foreach((json_t *)(uintptr_t)v, key, x) {
-        json_object_set_new(kids, key, pair("const", share(x)));
-        json_array_append_new(names, json_string(key));
+        if (json_object_set_new(kids, key, pair("const", share(x))) < 0) no_memory(c);
+        put(c, names, json_string(key));
     }
-    for (size_t i = 0; i < json_array_size(v); i++) json_array_append_new(kids, pair("const", share(json_array_get(v, i))));
+    for (size_t i = 0; i < json_array_size(v); i++) put(c, kids, pair("const", share(json_array_get(v, i))));
     if (json_is_object(v)) return json_pack("{s:s, s:o, s:o, s:b}", "type", "object", "properties", kids, "required", names, "additionalProperties", 0);
     json_decref(names);
     json_int_t n = (json_int_t)json_array_size(v);
@@ -44,7 +51,7 @@ static json_t *by_parts(const json_t *v) {
 static json_t *exactly(struct qn_schema *c, const json_t *v) {
     uintptr_t known;
     if (qn_s_recall(c, v, QN_MAP_DECOMPOSED, &known)) return (json_t *)known;
-    json_t *j = qn_s_own(c, by_parts(v));
+    json_t *j = qn_s_own(c, by_parts(c, v));
     return j && qn_s_remember(c, v, QN_MAP_DECOMPOSED, (uintptr_t)j) == 0 ? j : NULL;
 }
 
@@ -69,11 +76,11 @@ static int no_type(const struct negation *n) {
         {QN_T_STRING, "string"}, {QN_T_INT, "integer"}, {QN_T_FRACTION, QN_KW_FRACTION},
     };
     json_t *bare = json_pack("{s:o}", "type", share(n->v)), *list = json_array();
-    if (qn_s_kw(n->s, "nullable")) json_object_set(bare, "nullable", (json_t *)(uintptr_t)qn_s_kw(n->s, "nullable"));
+    if (qn_s_kw(n->s, "nullable") && json_object_set_new(bare, "nullable", share(qn_s_kw(n->s, "nullable"))) < 0) no_memory(n->c);
     unsigned types = qn_s_types_of(bare);
     json_decref(bare);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!(types & names[i].bits)) json_array_append_new(list, json_string(names[i].name));
+        if (!(types & names[i].bits)) put(n->c, list, json_string(names[i].name));
     if (json_array_size(list)) return add(n, pair("type", list));
     json_decref(list);
     return 0;
@@ -84,10 +91,10 @@ static int no_values(const struct negation *n) {
     json_t *plain = json_array(), *all = json_array(), *only = json_is_array(n->v) && strcmp(n->kw, "const") != 0 ? share(n->v) : json_pack("[O]", n->v);
     for (size_t i = 0; i < json_array_size(only); i++) {
         json_t *v = json_array_get(only, i);
-        if (json_is_object(v) || json_is_array(v)) json_array_append_new(all, negated(exactly(n->c, v)));
-        else json_array_append(plain, v);
+        if (json_is_object(v) || json_is_array(v)) put(n->c, all, negated(exactly(n->c, v)));
+        else put(n->c, plain, share(v));
     }
-    if (json_array_size(plain)) json_array_append_new(all, pair(QN_KW_NOT_ENUM, share(plain)));
+    if (json_array_size(plain)) put(n->c, all, pair(QN_KW_NOT_ENUM, share(plain)));
     json_decref(plain);
     json_decref(only);
     return add(n, pair("allOf", all));
@@ -146,16 +153,16 @@ static int no_extra(const struct negation *n) {
 static int no_name_schema(const struct negation *n) { return add(n, typed("object", QN_KW_BAD_NAME, share(n->v))); }
 
 /* Of these, `k` items come first and are free. */
-static json_t *free_items(size_t k, json_t *then) {
+static json_t *free_items(struct qn_schema *c, size_t k, json_t *then) {
     json_t *list = json_array();
-    for (size_t i = 0; i < k; i++) json_array_append_new(list, json_true());
-    json_array_append_new(list, then);
+    for (size_t i = 0; i < k; i++) put(c, list, json_true());
+    put(c, list, then);
     return list;
 }
 
 static int no_item_list(const struct negation *n) {
     for (size_t i = 0; i < json_array_size(n->v); i++) {
-        json_t *list = free_items(i, negated(json_array_get(n->v, i)));
+        json_t *list = free_items(n->c, i, negated(json_array_get(n->v, i)));
         if (add(n, json_pack("{s:s, s:I, s:o}", "type", "array", "minItems", (json_int_t)i + 1, "prefixItems", list)) < 0) return QN_E_RANGE;
     }
     return 0;
@@ -187,7 +194,7 @@ static int no_all(const struct negation *n) {
 
 static int no_any(const struct negation *n) {
     json_t *all = json_array();
-    for (size_t i = 0; i < json_array_size(n->v); i++) json_array_append_new(all, negated(json_array_get(n->v, i)));
+    for (size_t i = 0; i < json_array_size(n->v); i++) put(n->c, all, negated(json_array_get(n->v, i)));
     return add(n, pair("allOf", all));
 }
 
@@ -277,10 +284,10 @@ static json_t *values(struct qn_schema *c, const json_t *v) {
     json_t *out = json_array(), *plain = json_array();
     for (size_t i = 0; i < json_array_size(v); i++) {
         json_t *x = json_array_get(v, i);
-        if (json_is_object(x) || json_is_array(x)) json_array_append(out, exactly(c, x));
-        else json_array_append(plain, x);
+        if (json_is_object(x) || json_is_array(x)) put(c, out, share(exactly(c, x)));
+        else put(c, plain, share(x));
     }
-    if (json_array_size(plain)) json_array_append_new(out, pair("enum", share(plain)));
+    if (json_array_size(plain)) put(c, out, pair("enum", share(plain)));
     json_decref(plain);
     return out;
 }
@@ -308,9 +315,9 @@ static json_t *one_of(struct qn_schema *c, const json_t *s) {
     for (size_t i = 0; i < json_array_size(v) && !QN_S_FAILED(c); i++) {
         json_t *all = json_pack("[O]", json_array_get(v, i));
         for (size_t j = 0; j < json_array_size(v); j++) {
-            if (i != j && !apart(c, s, json_array_get(v, i), json_array_get(v, j))) json_array_append_new(all, negated(json_array_get(v, j)));
+            if (i != j && !apart(c, s, json_array_get(v, i), json_array_get(v, j))) put(c, all, negated(json_array_get(v, j)));
         }
-        json_array_append_new(out, pair("allOf", all));
+        put(c, out, pair("allOf", all));
     }
     return out;
 }
@@ -327,10 +334,10 @@ static json_t *dependency(const char *name, const json_t *v) {
     return json_pack("{s:[{s:o}, {s:[s], s:[o]}]}", "anyOf", "properties", pair(name, json_false()), "required", name, "allOf", then);
 }
 
-static json_t *dependencies(const json_t *v) {
+static json_t *dependencies(struct qn_schema *c, const json_t *v) {
     json_t *all = json_array(), *x;
     const char *key;
-    json_object_foreach((json_t *)(uintptr_t)v, key, x) json_array_append_new(all, dependency(key, x));
+    json_object_foreach((json_t *)(uintptr_t)v, key, x) put(c, all, dependency(key, x));
     return json_pack("[{s:o}]", "allOf", all);
 }
 
@@ -342,8 +349,8 @@ static json_t *any_of(struct qn_schema *c, const json_t *v) {
     for (unsigned set = 1; set < 1u << n; set++) {
         json_t *all = json_array();
         for (size_t i = 0; i < n; i++)
-            if (set >> i & 1) json_array_append(all, json_array_get(v, i));
-        json_array_append_new(out, pair("allOf", all));
+            if (set >> i & 1) put(c, all, share(json_array_get(v, i)));
+        put(c, out, pair("allOf", all));
     }
     return out;
 }
@@ -358,7 +365,7 @@ const json_t *qn_s_choice(struct qn_schema *c, const json_t *s, const char *kw) 
                 : strcmp(kw, "if") == 0    ? if_then_else(s)
                 : strcmp(kw, "enum") == 0  ? values(c, v)
                 : strcmp(kw, "const") == 0 ? json_pack("[O]", exactly(c, v))
-                                           : dependencies(v);
+                                           : dependencies(c, v);
     if (!qn_s_own(c, out) || qn_s_remember(c, s, what, (uintptr_t)out) < 0) return NULL;
     return out;
 }

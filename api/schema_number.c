@@ -199,8 +199,8 @@ static qn_gnode multiples_of(struct qn_schema *c, const json_t *s, const char *k
         qn_s_refuse(c, s, kw, "unsupported_value", "a divisor with so many digits is not supported");
         return QN_G_NONE;
     }
-    struct multiples m = {c, p, shift, qn_arena_alloc(&c->mem, (size_t)p * (size_t)(n + 1) * sizeof(qn_gnode)),
-                          qn_arena_alloc(&c->mem, (size_t)p * (size_t)(shift + 1) * sizeof(qn_gnode))};
+    struct multiples m = {c, p, shift, qn_s_alloc(c, (size_t)p * (size_t)(n + 1) * sizeof(qn_gnode)),
+                          qn_s_alloc(c, (size_t)p * (size_t)(shift + 1) * sizeof(qn_gnode))};
     if (!m.whole || !m.frac) return QN_G_NONE;
     fill(&m, n);
     return qn_g_and(c->g, m.whole[(size_t)p * (size_t)n], magnitudes(c));

@@ -113,7 +113,7 @@ static int evaluated(const struct obj *o, uint32_t top, const char *name, uint64
 static qn_conj member(struct obj *o, const char *name, uint64_t in, const json_t *more) {
     size_t n = 0, cap = 1;
     for (uint32_t i = 0; i < o->k->n; i++) cap += 3 + json_object_size(qn_s_kw(o->k->v[i].s, "patternProperties"));
-    const json_t **v = qn_arena_alloc(&o->c->mem, cap * sizeof *v);
+    const json_t **v = qn_s_alloc(o->c, cap * sizeof *v);
     if (!v) return QN_CONJ_NEVER;
     for (uint32_t i = 0; i < o->k->n; i++) {
         const json_t *s = qn_s_atom(o->c, o->k, i), *u = qn_s_kw(s, "unevaluatedProperties"), *extra = qn_s_kw(s, "additionalProperties");
@@ -200,7 +200,7 @@ static int split(struct obj *o, uint32_t p) {
 
 static int classes(struct obj *o) {
     struct qn_grammar *g = o->c->g;
-    qn_gnode *names = qn_arena_alloc(&o->c->mem, (o->n_names + 1) * sizeof *names), keys = qn_g_repeat(g, o->c->chr, 0, QN_G_INF);
+    qn_gnode *names = qn_s_alloc(o->c, (o->n_names + 1) * sizeof *names), keys = qn_g_repeat(g, o->c->chr, 0, QN_G_INF);
     if (!names) return QN_E_RANGE;
     for (uint32_t i = 0; i < o->n_names; i++) names[i] = qn_s_escaped(o->c, o->name[i].s, strlen(o->name[i].s));
     if (o->has_allowed) keys = o->allowed;
@@ -334,15 +334,15 @@ static int room(struct obj *o) {
     if (states > STATES_MAX)
         return qn_s_refuse(o->c, o->k->v[0].s, o->max < 0 ? "minProperties" : "maxProperties", "unsupported_value", "counting so many properties is not supported");
     o->counts = (uint32_t)counts;
-    o->made = qn_arena_alloc(&o->c->mem, (size_t)states * sizeof *o->made);
-    o->known = qn_arena_alloc(&o->c->mem, (size_t)states);
+    o->made = qn_s_alloc(o->c, (size_t)states * sizeof *o->made);
+    o->known = qn_s_alloc(o->c, (size_t)states);
     return o->made && o->known ? 0 : QN_E_RANGE;
 }
 
 static qn_gnode members(struct obj *o) {
     if (read_atoms(o) < 0 || classes(o) < 0) return QN_G_NONE;
-    o->pair = qn_arena_alloc(&o->c->mem, (o->n_names + 1) * sizeof *o->pair);
-    o->hit = qn_arena_alloc(&o->c->mem, (o->n_names + 1) * sizeof *o->hit);
+    o->pair = qn_s_alloc(o->c, (o->n_names + 1) * sizeof *o->pair);
+    o->hit = qn_s_alloc(o->c, (o->n_names + 1) * sizeof *o->hit);
     if (!o->pair || !o->hit) return QN_G_NONE;
     known_members(o);
     extra_members(o);

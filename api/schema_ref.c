@@ -76,7 +76,7 @@ static void remove_dots(char *p) {
 /* ref (n bytes, no fragment) against base. NULL: no memory. */
 static char *uri_join(struct qn_schema *c, const char *base, const char *ref, size_t n) {
     size_t keep = strlen(base), auth = authority_end(base);
-    char *out = qn_arena_alloc(&c->mem, keep + n + 2);
+    char *out = qn_s_alloc(c, keep + n + 2);
     if (!out) return NULL;
     if (n == 0) return memcpy(out, base, keep);
     if (scheme_len(ref) && scheme_len(ref) <= n) keep = auth = 0;
@@ -285,7 +285,8 @@ static int hex(char ch) { return ch >= '0' && ch <= '9' ? ch - '0' : (ch | 32) >
 
 /* The fragment without its percent signs. */
 static char *decoded(struct qn_schema *c, const char *p) {
-    char *out = qn_arena_dup(&c->mem, p, strlen(p)), *w = out;
+    char *out = qn_s_alloc(c, strlen(p) + 1), *w = out;
+    if (out) memcpy(out, p, strlen(p));
     for (const char *q = out; q && *q; q++) {
         if (*q == '%' && hex(q[1]) >= 0 && hex(q[2]) >= 0 && (hex(q[1]) || hex(q[2]))) {
             *w++ = (char)(hex(q[1]) * 16 + hex(q[2]));

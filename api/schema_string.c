@@ -36,7 +36,7 @@ qn_gnode qn_s_code(void *user, struct qn_grammar *g, const struct qn_codes *v, s
 }
 
 qn_gnode qn_s_escaped(struct qn_schema *c, const char *p, size_t n) {
-    char *out = qn_arena_alloc(&c->mem, n * 6 + 1), *w = out;
+    char *out = qn_s_alloc(c, n * 6 + 1), *w = out;
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     for (size_t i = 0; out && i < n; i++) {
         const char *at = p[i] ? strchr(from, p[i]) : NULL;
@@ -133,7 +133,7 @@ int qn_s_listed(struct qn_schema *c, const struct qn_scase *k, unsigned types, q
     }
     if (!list && !one) return 0;
     size_t n = one ? 1 : json_array_size(list), m = 0;
-    qn_gnode *v = qn_arena_alloc(&c->mem, (n + 1) * sizeof *v);
+    qn_gnode *v = qn_s_alloc(c, (n + 1) * sizeof *v);
     for (size_t i = 0; v && i < n && qn_s_tick(c) == 0; i++) {
         const json_t *x = one ? one : json_array_get(list, i);
         if (qn_s_type_of_value(x) & types && listed(c, k, x)) v[m++] = qn_s_value(c, x);

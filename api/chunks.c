@@ -301,6 +301,7 @@ static int write_record(struct qn_exchange *x, struct writer *w, const char *fro
     } else if (ends) {
         finish(x, p, i);
     } else if (ev->kind == QN_EV_FAILED) {
+        qn_gen_explain(x, ev->code);
         put_failure(x, ev->code);
     }
     return 1;

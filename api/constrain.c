@@ -67,12 +67,13 @@ void qn_constraints_counts(struct qn_constraints *c, struct qn_constraints_count
     pthread_mutex_unlock(&c->lock);
 }
 
-/* The entry's place after it was moved to the front, or NULL. One that ran out of memory is of no use to anybody any more. */
+/* The entry's place after it was moved to the front, or NULL. One that others have nearly used up is dropped, so that no answer fails for
+ * want of the memory that answers before it took. */
 static struct entry *look_up(struct qn_constraints *c, const struct qn_buf *key, uint64_t hash) {
     for (int i = 0; i < c->n; i++) {
         struct entry e = c->v[i];
         if (e.hash != hash || e.n_key != key->n || memcmp(e.key, key->p, key->n) != 0) continue;
-        if (qn_constraint_failed(e.c)) {
+        if (qn_constraint_worn(e.c)) {
             drop(c, i);
             return NULL;
         }

@@ -285,6 +285,15 @@ int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c) {
     return QN_E_INTERNAL;
 }
 
+void qn_gen_explain(struct qn_exchange *x, int code) {
+    const char *path = x->form.form == QN_FORM_FREE ? "tools" : x->form.path;
+    if (code == QN_E_LIMIT)
+        qn_refuse(&x->refusal, 500, "structured_output_limit", path, "What '%s' asks for took too much memory or work to follow this answer.", path);
+    if (code == QN_E_RANGE)
+        qn_refuse(&x->refusal, 400, "invalid_value", NULL, "No token is left to go on with: bad_words, allowed_token_ids, min_tokens and the form of the answer, as far as they "
+                  "are set, rule out each other's.");
+}
+
 /* Choice i of those that are shown. */
 static void put_choice(const struct qn_exchange *x, int i, struct qn_buf *out) {
     const struct qn_gen *g = x->gen;
@@ -377,6 +386,7 @@ static void gather_all(struct qn_part *p) {
     struct qn_event ev;
     while (qn_gen_next(p, &ev)) {
         if (ev.kind == QN_EV_FAILED) {
+            qn_gen_explain(x, ev.code);
             qn_gen_refuse(x, ev.code, NULL);
             return;
         }
@@ -401,6 +411,7 @@ static void begin_stream(struct qn_part *p) {
     struct qn_event ev;
     if (!qn_gen_next(p, &ev)) return;
     if (ev.kind == QN_EV_FAILED) {
+        qn_gen_explain(x, ev.code);
         qn_gen_refuse(x, ev.code, NULL);
         return;
     }

@@ -90,6 +90,8 @@ int qn_gen_next(struct qn_part *p, struct qn_event *ev); /* qn_stream_next, with
 void qn_gen_finished(struct qn_part *p, const struct qn_event *ev);
 /* The choice is finished and its answer complete: is it of the form that was asked for? QN_E_INTERNAL with x->refusal when it is not. */
 int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c);
+/* Why the engine could not go on, where the request has a part in it: fills x->refusal. */
+void qn_gen_explain(struct qn_exchange *x, int code);
 void qn_gen_part_over(struct qn_part *p); /* closes its stream when all its choices are finished */
 void qn_gen_usage(const struct qn_gen *g, struct qn_buf *out);
 /* "finish_reason":"stop","stop_reason":… of a finished choice. */

@@ -127,7 +127,8 @@ struct qn_event {           /* pointers are valid until the next call for the sa
     int n_output;           /* FINISHED: tokens sampled by this branch, the ending one included */
     int n_thinking;         /* FINISHED: tokens of the thinking, its marks included */
     int n_accepted, n_rejected; /* FINISHED: guessed tokens that came true; that did not */
-    int code;               /* FAILED: QN_E_* (DEADLINE, FULL: waited too long, TOO_LONG, INTERNAL) */
+    int code;               /* FAILED: QN_E_* (DEADLINE, FULL: waited too long, TOO_LONG, INTERNAL; LIMIT: the constraint ran out of memory or
+                             * work; RANGE: bans, allowed ids and the constraint together leave no token) */
 };
 
 struct qn_engine_info {     /* constant after open */

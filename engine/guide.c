@@ -142,7 +142,7 @@ void qn_guide_look_ahead(struct qn_guide *g, const struct qn_guide_plan *p, cons
     struct qn_constraint *c = p->constraint;
     struct text t = {.n = 0};
     struct qn_ids ids = {0};
-    if (!c || g->n_certain || g->phase == QN_PHASE_THINKING) return;
+    if (!c || p->no_jump || g->n_certain || g->phase == QN_PHASE_THINKING) return;
     int64_t special = qn_constraint_forced_token(c, g->state);
     if (special >= 0) {
         room[g->n_certain++] = (uint32_t)special;

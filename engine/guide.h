@@ -26,6 +26,7 @@ struct qn_guide_plan {      /* of a request; copies live as long as it does */
     struct qn_constraint *constraint;
     struct qn_thinking thinking;
     const struct qn_tokenizer *tok;
+    int no_jump; /* the request bans ids: each is chosen, so that one which may not come is not taken for certain */
 };
 
 /* 1 when the host must see each token before the next step is planned. */

@@ -169,6 +169,13 @@ static void end_branch(struct qn_engine *e, struct qn_stream *st, struct qn_seq 
     if (qn_sched_finish(e->sched, q)) st->place = QN_ST_OUT;
 }
 
+/* Nothing can be chosen: the constraint gave up, the request's bans left nothing, or the logits are not numbers. */
+static int why_none(const struct qn_pick *k) {
+    const struct qn_job *j = &k->st->job;
+    if (k->st->steer.constraint && qn_constraint_failed(k->st->steer.constraint)) return QN_E_LIMIT;
+    return j->sampling.n_bad || j->sampling.allowed || n_banned(k) ? QN_E_RANGE : QN_E_INTERNAL;
+}
+
 void qn_step_use_pick(struct qn_engine *e, const struct qn_pick *k) {
     struct qn_stream *st = k->st;
     if (st->place != QN_ST_SCHEDULED || st->branches[k->branch].done) return; /* it ended in this very step */
@@ -176,8 +183,8 @@ void qn_step_use_pick(struct qn_engine *e, const struct qn_pick *k) {
     if (k->score_id >= 0) {
         qn_stream_prompt(st, (uint32_t)k->score_id, &k->lp);
     } else if (k->id < 0 || (uint32_t)k->id >= e->info.n_vocab) {
-        qn_sched_remove(e->sched, st->group); /* nothing can be chosen: bans, or logits that are not numbers */
-        fail(e, st, st->steer.constraint && qn_constraint_failed(st->steer.constraint) ? QN_E_LIMIT : QN_E_INTERNAL);
+        qn_sched_remove(e->sched, st->group);
+        fail(e, st, why_none(k));
         return;
     } else {
         struct qn_branch *b = &st->branches[k->branch];

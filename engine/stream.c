@@ -128,7 +128,8 @@ int qn_stream_new(struct qn_stream **out, struct qn_engine *e, const struct qn_j
     if (job->sampling.mirostat) st->job.speculate = 0; /* a pick must know what the one before it taught */
     int rc = qn_sampling_own(&st->job.sampling, qn_tokenizer_n_vocab(tok), piece_of, tok, &st->sampling_lists);
     if (rc == 0) rc = copy_lists(st, job, ends, n_ends);
-    st->steer = (struct qn_guide_plan){.constraint = job->constraint ? qn_constraint_ref(job->constraint) : NULL, .thinking = st->job.thinking, .tok = tok};
+    st->steer = (struct qn_guide_plan){.constraint = job->constraint ? qn_constraint_ref(job->constraint) : NULL, .thinking = st->job.thinking, .tok = tok,
+                                         .no_jump = job->sampling.n_bad || job->sampling.allowed || (job->min_tokens > 0 && job->n_stop_ids)};
     if (rc == 0) rc = make_branches(st, qn_tokenizer_piece_max(tok));
     uint32_t ahead = qn_guided(&st->steer) ? QN_CERTAIN_STEP : 0;
     uint32_t records = (uint32_t)job->n_branches * (RECORDS_A_STEP + ahead) + 1 + (st->job.speculate ? QN_DRAFT_MOST : 0);

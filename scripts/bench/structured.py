@@ -18,7 +18,7 @@ Prints a table, the reasons of refusals, and every answer that breaks a bar: all
 below 5 % of the schemas. Exits 1 when a bar is missed. --answers keeps all of them as lines of JSON (masks.py measures on those).
 Wants the package jsonschema[format-nongpl].
 """
-import argparse, collections, gzip, http.client, json, math, re, sys, threading, time
+import argparse, collections, decimal, gzip, http.client, json, math, re, sys, threading, time
 
 import jsonschema
 
@@ -90,13 +90,19 @@ def ask_all(a, port, cases):
     return answers
 
 
+def exact(text):
+    """Decimals stay decimals: in floats 145.67 is no multiple of 0.01."""
+    return json.loads(text, parse_float=decimal.Decimal)
+
+
 def judge(schema, answer):
     """Adds valid (formats are notes) and valid_formats (formats are asserted) to a complete answer; one that is no JSON is open."""
     try:
-        value = json.loads(answer["text"])
+        value = exact(answer["text"])
     except ValueError as e:
         answer |= {"kind": "open", "why": str(e)}
         return
+    schema = exact(json.dumps(schema))
     cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     for key, checker in (("valid", None), ("valid_formats", cls.FORMAT_CHECKER)):
         try:

@@ -4,44 +4,14 @@ error or a closed connection, and the next client gets the same answer as before
 
 failing.c is preloaded; the countdown lies in a file that this test maps too. Sanitizers bring allocators of their own, so
 their builds are left out."""
-import mmap, os, struct, subprocess, tempfile
+import os, subprocess
 
-from qtest import BUILD, QUERND, ROOT, SLOW, Daemon, connect, eq, free_port, main, model_path, skip, sse_parse, test, text_of
+from fault import Fault, spread
+from qtest import QUERND, Daemon, connect, eq, free_port, main, model_path, sse_parse, test, text_of
 
 CHAT = {"messages": [{"role": "user", "content": "Say something about mills."}], "max_tokens": 8, "temperature": 0,
         "ignore_eos": True, "logprobs": True, "top_logprobs": 2, "stop": ["\u0001"], "logit_bias": {"5": -1}}
 EXITS = {0, 64, 65, 66, 69, 70, 71, 74, 78}
-
-
-class Fault:
-    """The countdown that quernd's allocations run down."""
-
-    def __init__(self):
-        if SLOW > 1:
-            skip("a sanitizer has an allocator of its own")
-        self.so = os.path.join(BUILD, "failing.so")
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", self.so, os.path.join(ROOT, "tests/faults/failing.c"), "-ldl"], check=True)
-        self.file = tempfile.NamedTemporaryFile()
-        self.file.write(bytes(16))
-        self.file.flush()
-        self.map = mmap.mmap(self.file.fileno(), 16)
-        self.env = {"LD_PRELOAD": self.so, "QN_FAIL_FILE": self.file.name}
-
-    def arm(self, left, sticky=0):
-        self.map[0:16] = struct.pack("<qq", left, sticky)
-
-    @property
-    def left(self):
-        return struct.unpack("<q", self.map[0:8])[0]
-
-
-def spread(n, points):
-    """Every number up to points/2, then further and further apart up to n."""
-    out, x = [], 1.0
-    while x <= n:
-        out.append(int(x))
-        x = max(x + 1, x * (n / (points / 2)) ** (2 / points)) if x >= points / 2 else x + 1
-    return out
 
 
 @test(seconds=240)

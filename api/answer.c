@@ -30,6 +30,7 @@ struct qn_answer {
     const struct qn_exchange *x;
     struct qn_call_parser *p;
     int n_calls, lost;
+    int open; /* the last call has begun and not ended */
     uint64_t seed;
     struct call *calls;
     size_t cap_calls;
@@ -121,6 +122,7 @@ static struct call *new_call(struct qn_answer *a, const struct qn_piece *p) {
     make_id(a, a->n_calls++, c->id);
     snprintf(c->name, sizeof c->name, "%.*s", (int)p->n, p->text);
     c->custom = json_object_get(a->x->tools.custom, c->name) != NULL;
+    a->open = 1;
     qn_buf_init(&c->args, TEXT_MAX);
     a->in = (struct inner){0};
     return c;
@@ -216,6 +218,7 @@ static int piece_delta(struct qn_answer *a, struct qn_piece *p, struct qn_buf *o
         if (!p->n) return 0;
         args_delta(a, &a->calls[a->n_calls - 1], p, out);
         return 1;
+    case QN_PIECE_CALL_END: a->open = 0; return 0;
     default: return 0;
     }
 }
@@ -256,7 +259,7 @@ void qn_answer_gather(struct qn_answer *a) {
         else if (p.kind == QN_PIECE_ARGUMENTS && c) {
             take_args(a, c, &p);
             qn_buf_put(&c->args, p.text, p.n);
-        }
+        } else if (p.kind == QN_PIECE_CALL_END) a->open = 0;
     }
 }
 
@@ -295,7 +298,8 @@ void qn_answer_message(const struct qn_answer *a, struct qn_buf *out) {
     qn_buf_putc(out, ']');
 }
 
-const char *qn_answer_reason(const struct qn_answer *a) {
+const char *qn_answer_reason(const struct qn_answer *a, enum qn_finish end) {
+    if (a->open && end != QN_FINISH_STOP) return NULL; /* a stop string cut it: nobody should run that */
     return !a->n_calls ? NULL : a->x->tools.legacy ? "function_call" : "tool_calls";
 }
 

@@ -22,8 +22,8 @@ int qn_answer_delta(struct qn_answer *a, struct qn_buf *out);
 /* Whole: takes what has come, then writes the message's members from "content" on. */
 void qn_answer_gather(struct qn_answer *a);
 void qn_answer_message(const struct qn_answer *a, struct qn_buf *out);
-/* "tool_calls" or "function_call" when the answer ends with calls, else NULL. */
-const char *qn_answer_reason(const struct qn_answer *a);
+/* "tool_calls" or "function_call" when the answer ends with calls, else NULL. `end`: why it ended. */
+const char *qn_answer_reason(const struct qn_answer *a, enum qn_finish end);
 /* The content alone; QN_E_NOMEM when something of it was lost. */
 int qn_answer_content(const struct qn_answer *a, const char **text, size_t *n);
 

@@ -146,7 +146,7 @@ static json_t *schema_of(struct build *b, const json_t *tool, int *any, int *rc)
     }
     if (!json_is_object(params)) return json_pack("{s:s, s:{}, s:b}", "type", "object", "properties", "additionalProperties", 0);
     json_t *s = json_copy((json_t *)(uintptr_t)params);
-    if (s && !json_object_get(s, "type") && json_object_get(s, "properties")) json_object_set_new(s, "type", json_string("object"));
+    if (s) json_object_set_new(s, "type", json_string("object")); /* where it says more types or none, too */
     return s;
 }
 

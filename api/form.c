@@ -55,6 +55,20 @@ static int found_grammar(const struct read *d, struct qn_chars text, const char 
     return found_text(d, gbnf ? QN_FORM_GBNF : QN_FORM_LARK, text, path);
 }
 
+int qn_form_only(const json_t *o, const char *path, const char *const *names, struct qn_refusal *r) {
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+        char param[QN_PARAM_MAX], quoted[QN_QUOTE_MAX + 4];
+        int i = 0;
+        while (names[i] && strcmp(names[i], key)) i++;
+        if (names[i] || json_is_null(v)) continue;
+        snprintf(param, sizeof param, "%.100s.%s", path, qn_quote(quoted, key, strlen(key)));
+        return qn_refuse(r, 400, "unknown_parameter", param, "Unknown parameter: '%s'.", param);
+    }
+    return 0;
+}
+
 static struct qn_chars chars_of(const json_t *v) { return (struct qn_chars){json_string_value(v), json_string_length(v)}; }
 
 static int text_member(const struct read *d, const json_t *v, const char *path) {
@@ -81,7 +95,9 @@ static int found_choice(const struct read *d, const json_t *v, const char *path)
 /* {type, value}: TGI's and mistral.rs' `grammar`. */
 static int typed_value(const struct read *d, const json_t *v, const char *type_path, const char *value_path) {
     const json_t *type = json_object_get(v, "type"), *value = json_object_get(v, "value");
+    static const char *const names[] = {"type", "value", NULL};
     const char *t = json_string_value(type);
+    if (qn_form_only(v, "grammar", names, d->r) < 0) return QN_E_RANGE;
     if (!t) return type ? qn_refuse_type(d->r, type_path, "a string", type) : missing(d, type_path);
     if (!strcmp(t, "json") || !strcmp(t, "json_schema")) return found_schema(d, json_object_get(value, "schema") && json_object_get(value, "name") ? json_object_get(value, "schema") : value, value_path);
     enum qn_form form = !strcmp(t, "regex") ? QN_FORM_REGEX : !strcmp(t, "lark") ? QN_FORM_LARK : !strcmp(t, "gbnf") || !strcmp(t, "ebnf") ? QN_FORM_GBNF : QN_FORM_FREE;
@@ -92,8 +108,7 @@ static int typed_value(const struct read *d, const json_t *v, const char *type_p
 
 /* --- response_format ---------------------------------------------------------------------------------------------- */
 
-static int check_name(const struct read *d, const json_t *name) {
-    static const char path[] = "response_format.json_schema.name";
+static int check_name(const struct read *d, const json_t *name, const char *path) {
     if (!name) return 0;
     if (!json_is_string(name)) return qn_refuse_type(d->r, path, "a string", name);
     const char *s = json_string_value(name);
@@ -103,17 +118,28 @@ static int check_name(const struct read *d, const json_t *name) {
     return 0;
 }
 
+/* What stands beside a schema: name, description, strict. flat: in response_format itself, as the Responses endpoint has it. */
+static int read_about(const struct read *d, const json_t *s, int flat) {
+    const json_t *strict = json_object_get(s, "strict"), *about = json_object_get(s, "description");
+    if (check_name(d, json_object_get(s, "name"), flat ? "response_format.name" : "response_format.json_schema.name") < 0) return QN_E_RANGE;
+    if (strict && !json_is_boolean(strict) && !json_is_null(strict))
+        return qn_refuse_type(d->r, flat ? "response_format.strict" : "response_format.json_schema.strict", "a boolean", strict);
+    if (about && !json_is_string(about) && !json_is_null(about))
+        return qn_refuse_type(d->r, flat ? "response_format.description" : "response_format.json_schema.description", "a string", about);
+    d->f->opts.strict = json_is_true(strict);
+    return 0;
+}
+
 /* {json_schema: {name, description, schema, strict}}; llama.cpp's {schema}; strict or not, the answer is constrained. */
 static int json_schema(const struct read *d, const json_t *v) {
-    const json_t *s = json_object_get(v, "json_schema");
-    if (!s && json_object_get(v, "schema")) return found_schema(d, json_object_get(v, "schema"), "response_format.schema");
+    static const char *const inner[] = {"name", "description", "schema", "strict", NULL}, *const outer[] = {"type", "json_schema", NULL};
+    const json_t *s = json_object_get(v, "json_schema"), *schema = json_object_get(v, "schema");
+    if (!s && schema) return read_about(d, v, 1) < 0 ? QN_E_RANGE : found_schema(d, schema, "response_format.schema");
     if (!s) return missing(d, "response_format.json_schema");
+    if (qn_form_only(v, "response_format", outer, d->r) < 0) return QN_E_RANGE;
     if (!json_is_object(s)) return qn_refuse_type(d->r, "response_format.json_schema", "an object", s);
-    const json_t *strict = json_object_get(s, "strict"), *about = json_object_get(s, "description"), *schema = json_object_get(s, "schema");
-    if (check_name(d, json_object_get(s, "name")) < 0) return QN_E_RANGE;
-    if (strict && !json_is_boolean(strict) && !json_is_null(strict)) return qn_refuse_type(d->r, "response_format.json_schema.strict", "a boolean", strict);
-    if (about && !json_is_string(about) && !json_is_null(about)) return qn_refuse_type(d->r, "response_format.json_schema.description", "a string", about);
-    d->f->opts.strict = json_is_true(strict);
+    if (qn_form_only(s, "response_format.json_schema", inner, d->r) < 0 || read_about(d, s, 0) < 0) return QN_E_RANGE;
+    schema = json_object_get(s, "schema");
     if (!schema || json_is_null(schema)) return found(d, QN_FORM_OBJECT, "response_format.json_schema"); /* OpenAI: then any object */
     return found_schema(d, schema, "response_format.json_schema.schema");
 }
@@ -155,9 +181,17 @@ static int text(const struct read *d, const json_t *v) {
 }
 
 static int response_format(const struct read *d) {
-    static const struct { const char *type; int (*read)(const struct read *d, const json_t *v); } types[] = {
-        {"text", text}, {"json_object", any_object}, {"json_schema", json_schema}, {"json", any_json}, {"regex", regex}, {"regex_schema", regex},
-        {"ebnf", grammar}, {"grammar", grammar}, {"structural_tag", tags}};
+    enum { NAMES_MAX = 7 };
+    static const struct { const char *type; int (*read)(const struct read *d, const json_t *v); const char *names[NAMES_MAX]; int one; } types[] = {
+        {"text", text, {"type"}, 0},
+        {"json_object", any_object, {"type", "schema"}, 0},
+        {"json_schema", json_schema, {"type", "json_schema", "schema", "name", "description", "strict"}, 0},
+        {"json", any_json, {"type", "value", "schema"}, 1},
+        {"regex", regex, {"type", "value", "regex", "pattern", "regex_schema"}, 1},
+        {"regex_schema", regex, {"type", "value", "regex", "pattern", "regex_schema"}, 1},
+        {"ebnf", grammar, {"type", "ebnf", "grammar"}, 1},
+        {"grammar", grammar, {"type", "ebnf", "grammar"}, 1},
+        {"structural_tag", tags, {"type", "structures", "triggers", "format"}, 0}}; /* one: of the members beside type, one */
     const json_t *v = d->p->response_format, *type = json_object_get(v, "type");
     char quoted[QN_QUOTE_MAX + 4];
     if (!v) return 0;
@@ -165,7 +199,13 @@ static int response_format(const struct read *d) {
     if (!type) return missing(d, "response_format.type");
     if (!json_is_string(type)) return qn_refuse_type(d->r, "response_format.type", "a string", type);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (!strcmp(types[i].type, json_string_value(type))) return types[i].read(d, v);
+        if (!strcmp(types[i].type, json_string_value(type))) {
+            if (qn_form_only(v, "response_format", types[i].names, d->r) < 0) return QN_E_RANGE;
+            if (types[i].one && json_object_size(v) > 2)
+                return qn_refuse(d->r, 400, "invalid_value", "response_format", "Invalid 'response_format': beside 'type' it has one member, not %zu.",
+                                 json_object_size(v) - 1);
+            return types[i].read(d, v);
+        }
     return qn_refuse(d->r, 400, "invalid_value", "response_format.type",
                      "Invalid value: '%s'. Supported values are: 'text', 'json_object', 'json_schema', 'json', 'regex', 'ebnf', 'grammar' and 'structural_tag'.",
                      qn_quote(quoted, json_string_value(type), json_string_length(type)));
@@ -217,13 +257,23 @@ static int others(const struct read *d) {
     return json_is_object(p->grammar) ? typed_value(d, p->grammar, "grammar.type", "grammar.value") : qn_refuse_type(d->r, "grammar", "a string or an object", p->grammar);
 }
 
-static void options(const struct read *d) {
+/* What rules the blanks of JSON means something beside a form of JSON or the calls of tools. */
+static int options(const struct read *d) {
     const struct qn_structured *s = &d->p->structured;
-    struct qn_chars w = s->whitespace_pattern.p ? s->whitespace_pattern : d->p->guided_whitespace_pattern;
+    struct qn_chars own = s->whitespace_pattern, old = d->p->guided_whitespace_pattern, w = own.p ? own : old;
+    const char *path = own.p ? "structured_outputs.whitespace_pattern" : "guided_whitespace_pattern";
+    int json = d->f->form == QN_FORM_OBJECT || d->f->form == QN_FORM_SCHEMA || d->f->form == QN_FORM_TAGS || d->p->tools || d->p->functions;
+    if (w.n && !json) return qn_refuse(d->r, 400, "invalid_value", path, "'%s' is only allowed where the answer is JSON.", path);
+    if (own.p && old.p)
+        return qn_refuse(d->r, 400, "invalid_value", "guided_whitespace_pattern", "'%s' and 'guided_whitespace_pattern' say the same: send one of them.", path);
+    if (w.n && s->disable_any_whitespace)
+        return qn_refuse(d->r, 400, "invalid_value", path, "'%s' and 'structured_outputs.disable_any_whitespace' contradict each other.", path);
     d->f->opts.no_whitespace = s->disable_any_whitespace;
     d->f->opts.strict |= s->disable_additional_properties;
     d->f->opts.whitespace = w.p;
     d->f->opts.n_whitespace = w.n;
+    d->f->opts.whitespace_path = path;
+    return 0;
 }
 
 int qn_answer_form_read(const struct qn_params *p, struct qn_answer_form *f, struct qn_refusal *r) {
@@ -232,8 +282,7 @@ int qn_answer_form_read(const struct qn_params *p, struct qn_answer_form *f, str
     int rc = response_format(&d);
     if (rc == 0) rc = structured(&d);
     if (rc == 0) rc = others(&d);
-    options(&d);
-    return rc;
+    return rc == 0 ? options(&d) : rc;
 }
 
 void qn_answer_form_done(struct qn_answer_form *f) {

@@ -26,6 +26,9 @@ void qn_answer_form_done(struct qn_answer_form *f);
 /* 1: this body may ask for a form, so that reading it may take long. A quick look at its bytes, never a wrong 0. */
 int qn_answer_form_likely(const char *body, size_t n);
 
+/* 400 when the object at `path` has a member that is not among the names (NULL ends them) and not null. */
+int qn_form_only(const json_t *o, const char *path, const char *const *names, struct qn_refusal *r);
+
 /* The node of a form that is not FREE. QN_E_RANGE with r filled (400). */
 int qn_answer_form_node(struct qn_grammar *g, const struct qn_answer_form *f, qn_gnode *out, struct qn_refusal *r);
 /* Again, apart from the grammar, when the answer is complete: 1 valid; 0 with `why`. Regular expressions and grammars have no other

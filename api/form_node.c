@@ -46,7 +46,9 @@ static qn_gnode literal(struct qn_grammar *g, const json_t *s) { return qn_g_byt
 
 static int one_tag(struct tags *t, const json_t *tag, const json_t *triggers, qn_gnode *out) {
     const json_t *begin = json_object_get(tag, "begin"), *schema = json_object_get(tag, "schema"), *end = json_object_get(tag, "end");
+    static const char *const names[] = {"begin", "schema", "end", NULL};
     qn_gnode body;
+    if (qn_form_only(tag, t->path, names, t->r) < 0) return QN_E_RANGE;
     if (!json_is_string(begin) || !json_is_string(end)) return bad_tag(t, "", "'begin' and 'end' are strings");
     if (!begins(begin, triggers)) return bad_tag(t, ".begin", "it begins with none of the triggers");
     char path[QN_PARAM_MAX];
@@ -61,9 +63,11 @@ static int tags_node(struct qn_grammar *g, const struct qn_answer_form *f, qn_gn
     struct tags t = {g, f, r, ""};
     const json_t *list = json_object_get(f->value, "structures"), *triggers = json_object_get(f->value, "triggers");
     qn_gnode marks = QN_G_NONE, all = QN_G_NONE, one = QN_G_NONE;
+    static const char *const names[] = {"type", "structures", "triggers", NULL};
     snprintf(t.path, sizeof t.path, "%s", f->path);
     if (json_object_get(f->value, "format"))
         return qn_refuse(r, 400, "unsupported_value", f->path, "'%s' with 'format' is not supported: send 'structures' and 'triggers'.", f->path);
+    if (qn_form_only(f->value, f->path, names, r) < 0) return QN_E_RANGE;
     if (!json_array_size(list) || !json_array_size(triggers) || json_array_size(list) > TAGS_MAX || json_array_size(triggers) > TAGS_MAX)
         return bad_tag(&t, "", "'structures' and 'triggers' are arrays of 1 to 128");
     for (size_t i = 0; i < json_array_size(triggers); i++) {

@@ -242,7 +242,7 @@ void qn_gen_usage(const struct qn_gen *g, struct qn_buf *out) {
 
 void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struct qn_buf *out) {
     const struct qn_params *p = &x->params;
-    const char *called = c->answer ? qn_answer_reason(c->answer) : NULL;
+    const char *called = c->answer ? qn_answer_reason(c->answer, c->reason) : NULL;
     qn_buf_printf(out, "\"finish_reason\":\"%s\",\"stop_reason\":", c->reason == QN_FINISH_LENGTH ? "length" : called ? called : "stop");
     if (c->reason == QN_FINISH_STOP_STRING && c->stop_index >= 0 && c->stop_index < p->n_stops) {
         qn_json_string(out, p->stop[c->stop_index], p->stop_n[c->stop_index]);
@@ -265,7 +265,7 @@ void qn_gen_reason(const struct qn_exchange *x, const struct qn_choice *c, struc
 static int is_complete(const struct qn_params *p, const struct qn_choice *c) {
     for (int i = 0; i < p->n_stop_ids; i++)
         if (p->stop_ids[i] == c->stop_id) return 0;
-    return c->reason == QN_FINISH_STOP && !(c->answer && qn_answer_reason(c->answer));
+    return c->reason == QN_FINISH_STOP && !(c->answer && qn_answer_reason(c->answer, c->reason));
 }
 
 int qn_gen_check(struct qn_exchange *x, const struct qn_choice *c) {

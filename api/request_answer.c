@@ -136,6 +136,8 @@ int qn_params_read_answer(struct qn_params *p, unsigned on, const struct qn_boun
     if (rc == 0) rc = check_best_of(p, b, r);
     if (rc == 0) rc = check_samples(p, b, r);
     if (rc == 0) rc = check_beams(p, r);
+    if (rc == 0 && p->truncate_prompt_tokens == 0)
+        rc = qn_refuse(r, 400, "integer_below_min_value", "truncate_prompt_tokens", "Invalid 'truncate_prompt_tokens': 0 leaves no prompt; expected -1 or at least 1.");
     if (rc == 0 && p->truncate_prompt_tokens != QN_ABSENT && p->truncate_prompt_tokens > b->n_ctx)
         rc = qn_refuse(r, 400, "integer_above_max_value", "truncate_prompt_tokens", "Invalid 'truncate_prompt_tokens': expected at most the context's length, %d.", b->n_ctx);
     if (rc == 0 && p->prompt_logprobs != QN_ABSENT && p->stream)

@@ -309,10 +309,11 @@ static qn_gnode whitespace(struct qn_schema *c) {
     }
     static const struct qn_codes blank[] = {{' ', ' '}, {'\t', '\n'}, {'\r', '\r'}};
     qn_gnode w = qn_g_regex(c->g, c->o->whitespace, c->o->n_whitespace, NULL, &err);
-    if (err.code) c->failed = qn_refuse(c->r, 400, "invalid_value", "whitespace_pattern", "Invalid whitespace pattern: %s", err.text);
+    const char *path = c->o->whitespace_path ? c->o->whitespace_path : "whitespace_pattern";
+    if (err.code) c->failed = qn_refuse(c->r, 400, "invalid_value", path, "Invalid '%s': %s.", path, err.text);
     w = qn_s_settle(c, qn_g_and(c->g, w, qn_g_repeat(c->g, qn_g_chars(c->g, blank, 3), 0, QN_G_INF)));
     if (w == QN_G_NONE && !QN_S_FAILED(c))
-        c->failed = qn_refuse(c->r, 400, "invalid_value", "whitespace_pattern", "The whitespace pattern matches no JSON whitespace.");
+        c->failed = qn_refuse(c->r, 400, "invalid_value", path, "Invalid '%s': it matches no JSON whitespace.", path);
     return w;
 }
 

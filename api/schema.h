@@ -16,6 +16,7 @@ struct qn_schema_opts {
     int no_whitespace;        /* 1: none at all between tokens */
     const char *whitespace;   /* a regular expression for what may stand between tokens, or NULL: the bounded default */
     size_t n_whitespace;
+    const char *whitespace_path; /* of the member that says so */
     int strict;               /* OpenAI's strict: additionalProperties absent means false */
 };
 

@@ -50,6 +50,8 @@ static int bound_in(struct qn_exchange *x, const json_t *o, const char *outer, c
 static int read_thinking(struct qn_exchange *x) {
     const json_t *o = x->params.thinking;
     struct qn_refusal *r = &x->refusal;
+    const char *key;
+    json_t *v;
     if (!o) return 0;
     if (!json_is_object(o)) return qn_refuse_type(r, "thinking", "an object", o);
     const char *type = json_string_value(json_object_get(o, "type"));
@@ -58,7 +60,17 @@ static int read_thinking(struct qn_exchange *x) {
         return qn_refuse(r, 400, "invalid_value", "thinking.type",
                          "Invalid value for 'thinking.type': supported are 'enabled', 'disabled' and 'adaptive'.");
     if (on && !x->thought.on) return no_thoughts(x, "thinking.type");
+    if ((on || off) && x->thought.wanted >= 0 && x->thought.wanted != on)
+        return qn_refuse(r, 400, "invalid_value", "thinking.type", "'thinking.type' says another thing than 'enable_thinking' or 'reasoning_effort' does.");
     if (on || off) x->thought.wanted = on;
+    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+        char param[QN_PARAM_MAX];
+        snprintf(param, sizeof param, "thinking.%.60s", key);
+        if (strcmp(key, "type") && strcmp(key, "budget_tokens")) qn_ignored_add(&x->ignored, param);
+    }
+    v = json_object_get(o, "budget_tokens");
+    if (off && v && !json_is_null(v))
+        return qn_refuse(r, 400, "invalid_value", "thinking.budget_tokens", "'thinking.budget_tokens' is only allowed where thinking is not disabled.");
     return off ? 0 : bound_in(x, o, "thinking", "budget_tokens", ANTHROPIC_MIN, 0);
 }
 
@@ -102,6 +114,22 @@ static const char *text_of(struct qn_exchange *x, const json_t *o, const char *n
     return *rc < 0 ? otherwise : json_string_value(v);
 }
 
+/* The two texts: strings, and each beside what it belongs to. */
+static int check_texts(struct qn_exchange *x, const json_t *o, double min) {
+    struct qn_refusal *r = &x->refusal;
+    size_t n;
+    int rc = 0;
+    text_of(x, o, "continue", "", &n, &rc);
+    if (rc == 0 && n && !(min > 0))
+        rc = qn_refuse(r, 400, "invalid_value", "quern.thinking.continue", "'quern.thinking.continue' needs 'quern.thinking.min_tokens'.");
+    if (rc == 0) text_of(x, o, "hand_in", "", &n, &rc);
+    if (rc == 0 && n && x->params.budget_message.n)
+        rc = qn_refuse(r, 400, "invalid_value", "quern.thinking.hand_in", "'quern.thinking.hand_in' and 'reasoning_budget_message' say the same: send one of them.");
+    if (rc == 0 && n && x->thought.max_tokens < 0)
+        rc = qn_refuse(r, 400, "invalid_value", "quern.thinking.hand_in", "'quern.thinking.hand_in' needs a bound, like 'quern.thinking.max_tokens'.");
+    return rc;
+}
+
 /* quern.thinking. */
 static int read_own(struct qn_exchange *x) {
     static const char *const names[] = {"min_tokens", "max_tokens", "continue", "hand_in"};
@@ -127,7 +155,7 @@ static int read_own(struct qn_exchange *x) {
     if (rc == 0 && x->thought.max_tokens >= 0 && x->thought.min_tokens > x->thought.max_tokens)
         rc = qn_refuse(r, 400, "invalid_value", "quern.thinking.min_tokens", "'quern.thinking.min_tokens' is above the upper bound (%lld).",
                        (long long)x->thought.max_tokens);
-    return rc;
+    return rc == 0 ? check_texts(x, o, min) : rc;
 }
 
 /* --- switches ----------------------------------------------------------------------------------------------------- */
@@ -161,11 +189,14 @@ int qn_thinking_read(struct qn_exchange *x) {
     const json_t *kw = json_object_get(p->kwargs, "enable_thinking");
     t->wanted = p->enable_thinking >= 0 ? p->enable_thinking : json_is_boolean(kw) ? json_is_true(kw) : none ? 0 : -1;
     int rc = read_format(x);
+    if (rc == 0 && none && t->wanted == 1)
+        rc = qn_refuse(&x->refusal, 400, "invalid_value", "reasoning_effort", "'reasoning_effort' is 'none' where 'enable_thinking' is true.");
     for (size_t i = 0; rc == 0 && i < 3; i++) rc = bound(x, said[i].n, said[i].name);
     if (rc == 0) rc = read_thinking(x);
     if (rc == 0) rc = bound_in(x, p->custom_params, "custom_params", "thinking_budget", -1, 1);
     if (rc == 0) rc = bound_in(x, p->nvext, "nvext", "max_thinking_tokens", -1, 1);
     if (rc == 0) rc = read_own(x);
+    if (rc == 0 && p->budget_message.n && !t->on) rc = no_thoughts(x, "reasoning_budget_message");
     t->apart = t->apart && t->on;
     return rc;
 }

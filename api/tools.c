@@ -44,11 +44,27 @@ static int check_optional(const json_t *o, const char *name, int json, const cha
     return ok ? 0 : qn_refuse_type(r, param, wanted, v);
 }
 
+/* Arguments are an object: a schema that says otherwise is none of arguments. */
+static int check_parameters(const json_t *f, const char *path, struct qn_refusal *r) {
+    char param[QN_PARAM_MAX];
+    const json_t *type = json_object_get(json_object_get(f, "parameters"), "type");
+    const char *word = json_string_value(type);
+    int is = !type || (word && !strcmp(word, "object"));
+    for (size_t i = 0; !is && i < json_array_size(type); i++) {
+        word = json_string_value(json_array_get(type, i));
+        is = word && !strcmp(word, "object");
+    }
+    if (is) return 0;
+    snprintf(param, sizeof param, "%.100s.parameters.type", path);
+    return qn_refuse(r, 400, "invalid_value", param, "Invalid '%s': arguments are an object, so the type is 'object'.", param);
+}
+
 static int check_function(const json_t *f, const char *path, struct qn_refusal *r) {
     int rc = need_object(f, path, r);
     if (rc == 0) rc = check_name(f, path, r);
     if (rc == 0) rc = check_optional(f, "description", JSON_STRING, "a string", path, r);
     if (rc == 0) rc = check_optional(f, "parameters", JSON_OBJECT, "an object", path, r);
+    if (rc == 0) rc = check_parameters(f, path, r);
     if (rc == 0) rc = check_optional(f, "strict", JSON_TRUE, "a boolean", path, r);
     return rc;
 }
@@ -111,10 +127,24 @@ static json_t *as_function(const json_t *custom) {
                      "required", "input");
 }
 
+/* Members that mean nothing here, like a `strict` beside the function and not in it: the template sees them, nobody else. */
+static void note_unknown(struct qn_exchange *x, const json_t *o, const char *path, const char *const *names) {
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+        char param[QN_PARAM_MAX];
+        int i = 0;
+        while (names[i] && strcmp(names[i], key)) i++;
+        snprintf(param, sizeof param, "%s.%.60s", path, key);
+        if (!names[i]) qn_ignored_add(&x->ignored, param);
+    }
+}
+
 static int add_tool(struct qn_exchange *x, const json_t *tool, size_t i) {
+    static const char *const outer[] = {"type", "function", "custom", NULL}, *const inner[] = {"name", "description", "parameters", "strict", NULL};
     struct qn_tools *t = &x->tools;
     struct qn_refusal *r = &x->refusal;
-    char path[PATH_N], param[QN_PARAM_MAX];
+    char path[PATH_N], plain[PATH_N], param[QN_PARAM_MAX];
     snprintf(path, sizeof path, "tools[%zu]", i);
     if (!json_is_object(tool)) return qn_refuse_type(r, path, "an object", tool);
     const json_t *type = json_object_get(tool, "type");
@@ -123,14 +153,18 @@ static int add_tool(struct qn_exchange *x, const json_t *tool, size_t i) {
     if (!json_is_string(type)) return qn_refuse_type(r, param, "a string", type);
     const char *kind = json_string_value(type);
     snprintf(param, sizeof param, "%s.%s", path, kind[0] == 'c' ? "custom" : "function");
+    snprintf(plain, sizeof plain, "tools.%zu", i); /* brackets are no header's */
     if (!strcmp(kind, "function")) {
         const json_t *f = json_object_get(tool, "function");
         int rc = check_function(f, param, r);
-        return rc < 0 ? rc : add(t, share(tool), param, r);
+        if (rc < 0) return rc;
+        note_unknown(x, tool, plain, outer);
+        snprintf(plain, sizeof plain, "tools.%zu.function", i);
+        note_unknown(x, f, plain, inner);
+        return add(t, share(tool), param, r);
     }
     if (strcmp(kind, "custom")) { /* it runs elsewhere */
-        snprintf(path, sizeof path, "tools.%zu", i); /* brackets are no header's */
-        qn_ignored_add(&x->ignored, path);
+        qn_ignored_add(&x->ignored, plain);
         return 0;
     }
     const json_t *c = json_object_get(tool, "custom");
@@ -253,13 +287,23 @@ static int read_legacy_choice(struct qn_exchange *x, const json_t *v) {
     return allow(x, v, "function_call");
 }
 
+/* function_call speaks of functions, tool_choice of tools; the words that ask for nothing may stand alone. */
+static int check_pairs(const struct qn_params *p, struct qn_refusal *r) {
+    const char *word = json_string_value(p->function_call);
+    if (p->tools && p->functions)
+        return qn_refuse(r, 400, "invalid_value", "functions", "'functions' is deprecated: not together with 'tools'.");
+    if (p->functions && p->tool_choice)
+        return qn_refuse(r, 400, "invalid_value", "tool_choice", "'tool_choice' is only allowed with 'tools': 'functions' have 'function_call'.");
+    if (p->functions || !p->function_call || (!p->tools && word && (!strcmp(word, "none") || !strcmp(word, "auto")))) return 0;
+    return qn_refuse(r, 400, "invalid_value", "function_call", "'function_call' is only allowed when 'functions' are specified.");
+}
+
 int qn_tools_read(struct qn_exchange *x) {
     const struct qn_params *p = &x->params;
     struct qn_tools *t = &x->tools;
     struct qn_refusal *r = &x->refusal;
     const json_t *choice = p->functions ? p->function_call : p->tool_choice;
-    if (p->tools && p->functions)
-        return qn_refuse(r, 400, "invalid_value", "functions", "'functions' is deprecated: not together with 'tools'.");
+    if (check_pairs(p, r) < 0) return QN_E_RANGE;
     *t = (struct qn_tools){.list = json_array(), .allowed = json_array(), .custom = json_object(), .parallel = p->parallel_tool_calls,
                            .legacy = p->functions != NULL};
     if (!t->list || !t->allowed || !t->custom) return qn_refuse_code(r, QN_E_NOMEM, NULL);

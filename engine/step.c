@@ -173,7 +173,7 @@ static void end_branch(struct qn_engine *e, struct qn_stream *st, struct qn_seq 
 static int why_none(const struct qn_pick *k) {
     const struct qn_job *j = &k->st->job;
     if (k->st->steer.constraint && qn_constraint_failed(k->st->steer.constraint)) return QN_E_LIMIT;
-    return j->sampling.n_bad || j->sampling.allowed || n_banned(k) ? QN_E_RANGE : QN_E_INTERNAL;
+    return j->sampling.n_bad || j->sampling.allowed || j->sampling.n_bias || n_banned(k) ? QN_E_RANGE : QN_E_INTERNAL;
 }
 
 void qn_step_use_pick(struct qn_engine *e, const struct qn_pick *k) {

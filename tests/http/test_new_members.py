@@ -15,7 +15,7 @@ WRONG = [None, True, False, -1, 0, 1e308, "", "x" * 10000, "\u0000", [], {}, [No
 SAMPLING = """typical_p typical top_n_sigma xtc_probability xtc_threshold dynatemp_range dynatemp_exponent mirostat mirostat_tau mirostat_eta
     dry_multiplier dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers repeat_last_n min_keep bad_words allowed_token_ids stop_regex
     include_stop_str_in_output no_stop_trim repetition_detection prompt_logprobs return_token_ids return_tokens_as_token_ids
-    truncate_prompt_tokens truncation_side""".split()
+    truncate_prompt_tokens truncation_side use_beam_search length_penalty early_stopping best_of""".split()
 FORMS = """response_format structured_outputs guided_json guided_regex guided_choice guided_grammar guided_whitespace_pattern json_schema grammar regex
     ebnf structural_tag""".split()
 CALLS = """tools tool_choice parallel_tool_calls functions function_call parse_tool_calls include_reasoning separate_reasoning stream_reasoning

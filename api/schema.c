@@ -47,6 +47,8 @@ int qn_s_refuse(struct qn_schema *c, const json_t *s, const char *kw, const char
     if (s && !path_of(c->root, s, param, sizeof param, 0)) param[n] = 0;
     n = strlen(param);
     if (kw && kw[0] != '\x01') snprintf(param + n, sizeof param - n, ".%s", kw);
+    for (char *p = param; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7F) *p = '?';
     c->failed = qn_refuse(c->r, 400, code, param, "Invalid schema at '%s': %s.", qn_quote(quoted, param, strlen(param)), text);
     return c->failed;
 }

@@ -38,7 +38,7 @@ static size_t after(const struct qn_breakers *b, const int32_t *tokens, size_t f
 }
 
 size_t qn_breakers_since(const struct qn_breakers *b, const int32_t *tokens, size_t n) {
-    char tail[TAIL]; /* the bytes that follow token i - 1: as many as a breaker that begins in it can reach */
+    char tail[TAIL] = {0}; /* the bytes that follow token i - 1: as many as a breaker that begins in it can reach */
     size_t n_tail = 0;
     for (size_t i = n; i-- > 0;) {
         char text[2 * TAIL];

@@ -16,5 +16,6 @@ static int64_t read_clock(clockid_t id) {
 }
 
 int64_t qn_clock_ns(void) { return read_clock(CLOCK_MONOTONIC); }
+int64_t qn_clock_thread_ns(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
 int64_t qn_clock_wall_ns(void) { return read_clock(CLOCK_REALTIME); }
 void qn_clock_fake(int64_t ns) { atomic_store(&faked, ns); }

@@ -13,7 +13,7 @@ static int refuse(struct qn_constraint *c, int rc, struct qn_err *err) {
     if (rc == QN_E_DATA) return qn_fail(err, rc, "a rule of the grammar has no body");
     if (rc == QN_E_UNSUPPORTED) return qn_fail(err, rc, "a rule or a special token inside an intersection or complement");
     if (rc == QN_E_NOMEM) return qn_fail(err, rc, "grammar: no memory");
-    if (g->deadline_ns && qn_clock_ns() > g->deadline_ns) return qn_fail(err, rc, "the grammar takes too long to compile");
+    if (g->deadline_ns && qn_clock_thread_ns() > g->deadline_ns) return qn_fail(err, rc, "the grammar takes too long to compile");
     return qn_fail(err, rc, "the grammar is too large or too deeply nested");
 }
 

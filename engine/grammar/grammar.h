@@ -25,7 +25,7 @@ struct qn_grammar;
 
 struct qn_grammar_limits { /* 0: the default */
     size_t bytes_max;      /* memory of this grammar and of what running it interns; default 64 MiB */
-    int64_t compile_ns;    /* from qn_grammar_new to the end of qn_constraint_new; default 250 ms */
+    int64_t compile_ns;    /* of one thread's own time, from qn_grammar_new to the end of qn_constraint_new; default 250 ms */
 };
 
 struct qn_codes {          /* code points from..to, both included */

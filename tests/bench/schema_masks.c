@@ -117,8 +117,7 @@ int main(int argc, char **argv) {
     if (!b.mask) return 71;
     while ((n = getline(&line, &cap, stdin)) > 0) {
         json_t *in = json_loadb(line, (size_t)n, JSON_ALLOW_NUL, NULL);
-        if (!in) return fprintf(stderr, "not JSON: %.100s\n", line), 65;
-        say(answer(&b, in));
+        say(in ? answer(&b, in) : json_pack("{s:s, s:i, s:i}", "error", "not JSON, or numbers too large for us", "compile_ns", 0, "wall_ns", 0));
         json_decref(in);
     }
     free(line);

@@ -42,7 +42,7 @@ def said(text):
 
 
 def ask(d, question, seed, more):
-    body = {"messages": [{"role": "user", "content": question + " Think step by step and end with: The answer is N."}], "max_tokens": 200, "seed": seed, **more}
+    body = {"messages": [{"role": "user", "content": question + " Work it out in one short line for each step and end with: The answer is N."}], "max_tokens": 320, "seed": seed, **more}
     r = d.request("POST", "/v1/chat/completions", body, timeout=1800)
     assert r.status == 200, r.text
     return r.json()
@@ -55,7 +55,8 @@ def accuracy(d, problems, clients, what, more):
     right = sum(said(r["choices"][0]["message"]["content"]) == want for r, (_, want) in zip(got, problems))
     tokens = sum(r["usage"]["completion_tokens"] for r in got)
     agree = [r["quern"]["agreement"] for r in got if "quern" in r]
-    line = f"{what}: {right} of {len(problems)} right, {tokens} tokens, {time.monotonic() - t0:.0f} s"
+    cut = sum(r["choices"][0]["finish_reason"] == "length" for r in got)
+    line = f"{what}: {right} of {len(problems)} right, {cut} cut off, {tokens} tokens, {time.monotonic() - t0:.0f} s"
     print(line + (f", mean agreement {sum(agree) / len(agree):.2f}" if agree else ""), flush=True)
     return right
 
@@ -84,13 +85,15 @@ def main():
     p.add_argument("--temperature", type=float, default=0.7)
     p.add_argument("--clients", type=int, default=4)
     p.add_argument("--threads", type=int, default=0)
+    p.add_argument("--no-prefill", action="store_true")
     o = p.parse_args()
     rng = random.Random(20261124)
     problems = [problem(rng) for _ in range(o.questions)]
     flags = ["--ctx", "2048"] + (["--threads", str(o.threads)] if o.threads else [])
     with Daemon(model=o.model, flags=flags) as d:
-        one, all_ = prefill(d, 1), prefill(d, o.samples)
-        print(f"prefill of 1,000 tokens: {one:.2f} s of processor for one branch, {all_:.2f} s for {o.samples}: {all_ / one:.3f} times", flush=True)
+        one, all_ = (0, 0) if o.no_prefill else (prefill(d, 1), prefill(d, o.samples))
+        if one:
+            print(f"prefill of 1,000 tokens: {one:.2f} s of processor for one branch, {all_:.2f} s for {o.samples}: {all_ / one:.3f} times", flush=True)
         accuracy(d, problems, o.clients, "greedy", {"temperature": 0})
         accuracy(d, problems, o.clients, f"majority of {o.samples}", {"temperature": o.temperature, "quern": {"samples": o.samples, "answer": "number"}})
 

@@ -87,7 +87,7 @@ struct qn_schema {
     uint32_t n_res, cap_res;
     struct qn_sanchor { uint32_t res; const char *name; const json_t *s; int dynamic; } *anchors;
     uint32_t n_anchors, cap_anchors;
-    uint32_t names, steps, nest;
+    uint32_t names, steps, nest, negated; /* negated: schemas whose negation was written */
     int no_formats; /* qn_s_sat asks what holds for those to whom a format is an annotation */
     int recursive_anchor, unevaluated; /* somewhere: $recursiveAnchor is true; unevaluatedItems or …Properties */
     qn_gnode ws, chr, colon, any[QN_SCHEMA_DEPTH_MAX + 1];

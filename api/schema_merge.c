@@ -152,8 +152,9 @@ static int applicators(struct work *w, const json_t *s, int32_t i) {
 /* 1 when the atom and one before it are each other's negation. */
 static int contradicts(struct work *w, const json_t *s) {
     uintptr_t no;
-    for (uint32_t i = 0; i < w->n; i++) {
+    for (uint32_t i = 0; w->c->negated && i < w->n; i++) {
         const json_t *t = w->atom[i].s;
+        if (i % 16 == 15 && qn_grammar_tick(w->c->g) < 0) return 0; /* a long list: time counts in here too */
         if ((qn_s_recall(w->c, t, QN_MAP_NOT, &no) && (const json_t *)no == s) ||
             (qn_s_recall(w->c, s, QN_MAP_NOT, &no) && (const json_t *)no == t))
             return 1;

@@ -275,6 +275,7 @@ const json_t *qn_s_not(struct qn_schema *c, const json_t *s) {
     if (json_object_size(s) == 1 && qn_s_kw(s, "not")) return qn_s_kw(s, "not");
     json_t *list = json_array(), *j = qn_s_own(c, pair("anyOf", list));
     if (!j || qn_s_remember(c, s, QN_MAP_NOT, (uintptr_t)j) < 0) return NULL;
+    c->negated++;
     return break_each(c, s, list) < 0 ? NULL : j;
 }
 

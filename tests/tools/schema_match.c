@@ -99,8 +99,8 @@ static int compile(const json_t *in, struct qn_constraint **c, struct qn_refusal
     struct qn_grammar *g;
     struct qn_err err = {0};
     const json_t *ws = json_object_get(in, "whitespace");
-    struct qn_schema_opts o = {json_is_true(json_object_get(in, "no_whitespace")), json_string_value(ws), json_string_length(ws),
-                               json_is_true(json_object_get(in, "strict"))};
+    struct qn_schema_opts o = {.no_whitespace = json_is_true(json_object_get(in, "no_whitespace")), .whitespace = json_string_value(ws),
+                               .n_whitespace = json_string_length(ws), .whitespace_path = "whitespace", .strict = json_is_true(json_object_get(in, "strict"))};
     qn_gnode root = QN_G_NONE;
     if (qn_grammar_new(&g, NULL) < 0) exit(1);
     if (json_is_true(json_object_get(in, "object"))) root = qn_schema_object(g, &o);

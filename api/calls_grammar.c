@@ -112,6 +112,15 @@ int qn_calls_constrained(const struct qn_tool_choice *c) {
     return 0;
 }
 
+/* 0: it can be read. Else refused here, by the request's own names and with places in what the request says. */
+static int check_pattern(struct build *b, const json_t *grammar) {
+    struct qn_err err = {0};
+    const json_t *re = json_object_get(grammar, "definition");
+    if (strlen(json_string_value(re)) != json_string_length(re)) return refuse(b, "grammar.definition", "has a NUL character");
+    qn_g_regex(b->g, json_string_value(re), json_string_length(re), NULL, &err);
+    return err.code ? refuse(b, "grammar.definition", err.text) : 0;
+}
+
 /* A custom tool's regular expression as the schema of its one parameter. */
 static json_t *pattern_schema(const json_t *grammar) {
     const char *re = json_string_value(json_object_get(grammar, "definition"));
@@ -135,7 +144,8 @@ static json_t *schema_of(struct build *b, const json_t *tool, int *any, int *rc)
     snprintf(b->path, sizeof b->path, "tools[%zu].%s", at, grammar ? "custom.format" : "function.parameters");
     *any = 0;
     if (grammar) {
-        if (!strcmp(json_string_value(json_object_get(grammar, "syntax")), "regex")) return pattern_schema(grammar);
+        if (!strcmp(json_string_value(json_object_get(grammar, "syntax")), "regex"))
+            return (*rc = check_pattern(b, grammar)) < 0 ? NULL : pattern_schema(grammar);
         *rc = refuse(b, "grammar", "of syntax 'lark' cannot be kept in this model's format of calls; use 'regex'");
         return NULL;
     }

@@ -190,6 +190,8 @@ SAID = [  # the request's members, and what the refusal names
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]}, "tools[0].function.parameters.type"),
     ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
     # Nothing that could come.
+    ({"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "grammar", "grammar": {"syntax": "regex", "definition": "a("}}}}]}, "tools[0].custom.format.grammar.definition"),
+    ({"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "grammar", "grammar": {"syntax": "regex", "definition": "a\u0000b"}}}}]}, "tools[0].custom.format.grammar.definition"),
     ({"grammar": "root ::= \"a\"\nx ::= (\"b\""}, "grammar"),
     ({"guided_grammar": "start: \"a\" b"}, "guided_grammar"),
     ({"regex": "(a+)+$b"}, "regex"),

@@ -84,7 +84,8 @@ struct qn_call_parser {
     struct qn_buf in;        /* what is not decided yet begins at `at` */
     size_t at;
     size_t from, mark_n;     /* held: the uncertain call's mark, with the blanks before it, and its length */
-    int held, last;
+    int held;
+    enum qn_last last;
     enum qn_cp_state st;
     unsigned char first[32]; /* bytes that begin a mark in text */
 

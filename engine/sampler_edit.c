@@ -9,12 +9,15 @@
 
 #define IN_HISTORY 0x80000000u
 
+/* Forms allow few tokens, or all but few: the time goes by which are rarer, a word of the mask at a time. */
 static void apply_mask(float *x, uint32_t n, const uint32_t *mask) {
     for (uint32_t i = 0; i < n; i += 32) {
-        uint32_t word = mask[i / 32];
-        if (word == UINT32_MAX) continue;
-        for (uint32_t k = 0; k < 32 && i + k < n; k++)
-            if (!(word >> k & 1)) x[i + k] = -INFINITY;
+        uint32_t off = ~mask[i / 32];
+        if (n - i < 32) off &= (1u << (n - i)) - 1;
+        if (off == UINT32_MAX)
+            for (uint32_t k = 0; k < 32; k++) x[i + k] = -INFINITY;
+        else
+            for (; off; off &= off - 1) x[i + (uint32_t)__builtin_ctz(off)] = -INFINITY;
     }
 }
 

@@ -210,7 +210,7 @@ def prompts_are_cut_on_the_side_that_is_named():
     long = [200] * 9000
     eq(ask(PLAIN, prompt=long, max_tokens=4, truncate_prompt_tokens=20)["usage"]["prompt_tokens"], 20)
     ask(PLAIN, prompt=long, max_tokens=4, status=400)
-    eq(ask(PLAIN, prompt=ids, truncate_prompt_tokens=0, status=400)["error"]["param"], "prompt")
+    eq(ask(PLAIN, prompt=ids, truncate_prompt_tokens=0, status=400)["error"]["param"], "truncate_prompt_tokens")
     eq(ask(PLAIN, prompt=ids, truncate_prompt_tokens=9000, status=400)["error"]["param"], "truncate_prompt_tokens")
     got = ask(PLAIN, prompt="One, two, three, four, five", max_tokens=1, truncate_prompt_tokens=2, echo=True)
     assert got["choices"][0]["text"].startswith(" five") or got["choices"][0]["text"].startswith(", five"), got
